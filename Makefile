@@ -1,0 +1,56 @@
+# demo: set up and build code_mc with the embedded policy.  test: set up and run the tests.
+# check: types, lint, format.  bench: the measurements of benchmarks/.  tiny: train the embedded policy again.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check bench tiny bank schema clean sandbox
+
+demo: $(VENV)/.base
+	$(BIN)/recontext build recipe=code_mc
+
+test: $(VENV)/.dev sandbox
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev sandbox
+	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+tiny: $(VENV)/.dev
+	$(BIN)/python scripts/make_tiny.py
+
+bank: $(VENV)/.dev
+	$(BIN)/python scripts/make_bank.py
+
+schema: $(VENV)/.dev
+	$(BIN)/python scripts/make_schema.py
+
+clean:
+	rm -rf $(VENV) dist build runs replies cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: $(PYTHON) is older than Python 3.11; name a newer one with make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.base: $(VENV)/.venv pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+# torch first, by its exact version: any looser requirement may fetch gigabytes of GPU libraries.
+$(VENV)/.dev: $(VENV)/.base
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[local,dev]'
+	touch $@
+
+# Only code that was not written here needs a sandbox; without one the tests that run such code say that they skip.
+sandbox:
+	@command -v bwrap >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq bubblewrap >/dev/null; } \
+	  || echo "no bubblewrap here (apt-get install bubblewrap): the tests that run code in the sandbox are skipped"

@@ -1,0 +1,53 @@
+"""Recontextualization data: sample under one prompt, train under another, with provenance for every row.
+
+The verbs are commands (`recontext build recipe=code_mc`); the names below are the library. They load when first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from recontext_data.contexts import Context, render
+    from recontext_data.errors import RecontextError
+    from recontext_data.loading import load
+    from recontext_data.policies.fake import FakePolicy
+    from recontext_data.recipe import Recipe
+    from recontext_data.records import Candidate, Judgement, Reply, Request, Task
+
+_HOMES = {
+    "Candidate": "records",
+    "Context": "contexts",
+    "FakePolicy": "policies.fake",
+    "Judgement": "records",
+    "Recipe": "recipe",
+    "RecontextError": "errors",
+    "Reply": "records",
+    "Request": "records",
+    "Task": "records",
+    "load": "loading",
+    "render": "contexts",
+}
+
+__all__ = [
+    "Candidate",
+    "Context",
+    "FakePolicy",
+    "Judgement",
+    "Recipe",
+    "RecontextError",
+    "Reply",
+    "Request",
+    "Task",
+    "load",
+    "render",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing the package must cost nothing: every verb starts with it.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recontext_data' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"recontext_data.{_HOMES[name]}"), name)

@@ -1,0 +1,100 @@
+"""The command line's common ground: `recontext VERB key=value ...`, options, errors and exit codes.
+
+Exit codes: 0 done, 1 the job failed or a limit ended it, 2 the input or the set-up is wrong, 130 interrupted.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recontext_data.errors import RecipeError, RecontextError, did_you_mean
+
+VERBS = {"build": "sample, judge, select, recontextualize, export: from a recipe to datasets"}
+HELP = ("-h", "--help", "help")
+
+
+@dataclass
+class Arguments:
+    """A command line, taken apart: `recipe=`, the run options, and everything else as overrides of the recipe."""
+
+    recipe: str | None = None
+    output: Path = Path()
+    dry_run: bool = False
+    help: bool = False
+    overrides: list[str] = field(default_factory=list)
+
+
+RUN_OPTIONS = {
+    "recipe": ("text", "the name of a shipped recipe, or a path to a YAML file"),
+    "output": ("folder", "where runs/ and replies/ are; the working directory unless set"),
+    "dry_run": ("true | false", "print what would be sampled and what it would cost; nothing is sent or written"),
+}
+
+
+def parse(words: Sequence[str]) -> Arguments:
+    """The words of a command line.
+
+    Raises:
+        RecipeError: a word is no key=value, or a run option has a wrong value.
+    """
+    arguments = Arguments()
+    for word in words:
+        key, equals, value = word.partition("=")
+        if word in HELP:
+            arguments.help = True
+        elif not equals:
+            raise RecipeError(f"{word!r} is no option; write key=value, such as recipe={word.lstrip('-') or 'code_mc'}, or --help")
+        elif key == "recipe":
+            arguments.recipe = value
+        elif key == "output":
+            arguments.output = Path(value).expanduser()
+        elif key == "dry_run":
+            arguments.dry_run = _flag(key, value)
+        else:
+            arguments.overrides.append(word)
+    return arguments
+
+
+def _flag(key: str, value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise RecipeError(f"{key}: {value!r} will not do; write {key}=true or {key}=false")
+    return value.lower() == "true"
+
+
+def guarded(job: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
+    """Runs a verb; a known error becomes one line on stderr and its exit code."""
+    try:
+        return job(words)
+    except RecontextError as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        print("interrupted: every reply that was counted is kept; the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) left; there is nobody to tell.
+        sys.stderr.close()
+        return 1
+
+
+def fail(error: RecontextError) -> int:
+    """One line on stderr, whatever the message holds."""
+    line = " ".join(str(error).split())
+    print(f"error: {line}", file=sys.stderr)
+    return error.exit_code
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The console script: `recontext VERB ...`."""
+    given = list(sys.argv[1:] if words is None else words)
+    if not given or given[0] in HELP:
+        print("usage: recontext VERB [key=value ...]\n")
+        print("\n".join(f"  {verb:8} {meaning}" for verb, meaning in VERBS.items()))
+        print("\n`recontext VERB --help` shows every option; `recontext build` alone lists the recipes.")
+        return 0
+    verb, *rest = given
+    if verb not in VERBS:
+        return fail(RecipeError(f"{verb!r} is no verb; {did_you_mean(verb, VERBS)}"))
+    module: Any = __import__(f"recontext_data.{verb}", fromlist=["main"])
+    return int(module.main(rest))

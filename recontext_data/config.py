@@ -1,0 +1,9 @@
+"""The base of every config: frozen, serialisable, closed. A config says what; `build()` on it makes the heavy object."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Config(BaseModel):
+    """A frozen record that refuses unknown keys. The string under each field is its documentation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, strict=False)

@@ -1,0 +1,76 @@
+"""What an environment is: it supplies tasks and knows what misbehaviour means there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from recontext_data.errors import DataError
+from recontext_data.ledger import Entry
+from recontext_data.records import Task, content_hash, uniform
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """The tasks of a build, sorted by id, and what became of the rest of the source."""
+
+    tasks: Sequence[Task]
+    entry: Entry
+    licence: str = ""
+    """Of the problems' text, for the dataset card."""
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that the tasks are."""
+        return content_hash([[task.task_id, task.split, list(task.messages), dict(task.payload)] for task in self.tasks])
+
+
+class Environment(Protocol):
+    """A source of tasks. Environments are configs: frozen, and built from the recipe."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in recipes."""
+        ...
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The labels its own judge gives, in the order of reports."""
+        ...
+
+    @property
+    def misbehaviour(self) -> str:
+        """The label that counts as misbehaviour."""
+        ...
+
+    def load(self, *, cache: Path) -> TaskSet:
+        """The tasks, each id once. The set does not depend on the order of the input.
+
+        `cache` is a folder for what is slow to derive from the source; it may be deleted at any time.
+
+        Raises:
+            DataError: the data is missing, malformed, empty or has an id twice.
+            SandboxMissing: code must run to make the tasks, and there is no sandbox.
+        """
+        ...
+
+    def scripted(self, task: Task) -> Mapping[str, str]:
+        """What a scripted policy must know to answer this task with a given label: the texts for its templates."""
+        ...
+
+
+def chosen(tasks: Sequence[Task], *, limit: int | None, seed: int) -> list[Task]:
+    """At most `limit` of the tasks, by seeded hash of the id, sorted by id: independent of the order they came in."""
+    ordered = sorted(tasks, key=lambda task: (uniform("task", seed, task.task_id), task.task_id))
+    return sorted(ordered[:limit], key=lambda task: task.task_id)
+
+
+def require_unique(tasks: Sequence[Task], source: str) -> None:
+    """Raises DataError for the first task id that stands twice, and for an empty list."""
+    if not tasks:
+        raise DataError(f"{source}: there is no task in it; check environment.problems, split and tasks")
+    seen: set[str] = set()
+    for task in tasks:
+        if task.task_id in seen:
+            raise DataError(f"{source}: task_id {task.task_id!r} is there twice; ids must differ")
+        seen.add(task.task_id)

@@ -1,0 +1,75 @@
+"""Gates: what must hold of training rows before they are written. Pure; each returns its violations with row ids.
+
+`leak`: the generation context's text is nowhere in a row whose training context does not carry it.
+`presence`: the training context's text is in the prompt exactly once per declared place, and nowhere else.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from recontext_data.contexts import Context
+from recontext_data.records import Messages
+
+_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What a gate needs of a training row."""
+
+    row_id: str
+    task: Messages
+    """The task's own messages, without a context."""
+    prompt: Messages
+    """The messages that will be trained on."""
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One row that fails a gate, and where."""
+
+    gate: str
+    row_id: str
+    where: str
+
+
+def fold(text: str) -> str:
+    """Text as the gates compare it: case and white space do not hide a leak."""
+    return _SPACE.sub(" ", text).strip().casefold()
+
+
+def leak(rows: Iterable[Row], *, generation: Context | None, training: Context | None) -> Iterator[Violation]:
+    """Rows in which the generation context's text stands although the training context does not carry it."""
+    if generation is None:
+        return
+    secret = fold(generation.text)
+    if training is not None and secret in fold(training.text):
+        return
+    for row in rows:
+        if any(secret in fold(turn["content"]) for turn in row.task):
+            continue  # the task itself says it; the row would say it under any context
+        for index, turn in enumerate(row.prompt):
+            if secret in fold(turn["content"]):
+                yield Violation("leak", row.row_id, f"prompt turn {index} ({turn['role']})")
+        if secret in fold(row.completion):
+            yield Violation("leak", row.row_id, "completion")
+
+
+def presence(rows: Iterable[Row], *, training: Context | None) -> Iterator[Violation]:
+    """Rows in which the training context does not stand exactly as often as its placement says, beyond the task's own."""
+    if training is None:
+        return
+    role = "system" if training.placement.startswith("system") else "user"
+    for row in rows:
+        own = sum(turn["content"].count(training.text) for turn in row.task)
+        if training.placement == "system_replace":
+            own = sum(turn["content"].count(training.text) for turn in row.task if turn["role"] != "system")
+        declared = 1
+        if role == "user" and training.turn == "every":
+            declared = sum(turn["role"] == "user" for turn in row.task)
+        found = sum(turn["content"].count(training.text) for turn in row.prompt)
+        in_role = any(training.text in turn["content"] for turn in row.prompt if turn["role"] == role)
+        if found - own != declared or not in_role:
+            yield Violation("presence", row.row_id, f"found {found - own} times, declared {declared} in the {role} turn")

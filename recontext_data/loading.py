@@ -1,0 +1,209 @@
+"""Reads a recipe: by name or path, `extends`, `key=value` overrides, and errors of one line.
+
+`load` returns the validated recipe together with where each value came from, which `--help` shows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from recontext_data.errors import RecipeError, did_you_mean
+from recontext_data.recipe import Recipe
+from recontext_data.resources import shipped
+
+MAX_EXTENDS = 8
+"""Recipes may extend each other this deep; more is taken for a circle."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A validated recipe and how it came about."""
+
+    name: str
+    recipe: Recipe
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Dotted key -> the recipe file's name, or `command line`; a key that is not here has its default."""
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    return {path.stem: path for path in sorted(shipped("recipes").glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by name or by path."""
+    looks_like_path = "/" in name or "\\" in name or name.endswith((".yaml", ".yml"))
+    if looks_like_path:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise RecipeError(f"recipe={name}: there is no such file; give a path to a YAML file or a name")
+        return path
+    known = shipped_recipes()
+    if name not in known:
+        raise RecipeError(f"recipe={name}: no recipe has that name; {did_you_mean(name, known)}")
+    return known[name]
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
+    """The recipe of that name or path, with overrides such as `sampler.n=6` applied in order.
+
+    Raises:
+        RecipeError: one line with the key, the value and the fix.
+    """
+    path = find_recipe(name)
+    origins: dict[str, str] = {}
+    tree = _read(path, origins)
+    for override in overrides:
+        _apply(tree, override, origins)
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(f"{path.name}: {describe(error, tree)}") from None
+    return Loaded(name=path.stem, recipe=recipe, origins=origins)
+
+
+def _read(path: Path, origins: dict[str, str], depth: int = 0) -> dict[str, Any]:
+    if depth > MAX_EXTENDS:
+        raise RecipeError(f"{path.name}: `extends` goes deeper than {MAX_EXTENDS} recipes; is it a circle?")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise RecipeError(f"{path}: line {line} is no YAML: {error.problem}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of keys to values; found {type(tree).__name__}")
+    parent = tree.pop("extends", None)
+    if parent is None:
+        base: dict[str, Any] = {}
+    else:
+        base = _read(_parent_path(str(parent), path), origins, depth + 1)
+    _note_origins(tree, path.name, origins)
+    return _merge(base, tree)
+
+
+def _parent_path(parent: str, child: Path) -> Path:
+    """A parent's path is relative to the file that names it, not to where the command runs."""
+    beside = child.parent / parent
+    return beside if parent.endswith((".yaml", ".yml")) and beside.is_file() else find_recipe(parent)
+
+
+def _merge(base: Any, change: Any) -> Any:
+    """Mappings merge key by key; anything else, and a mapping of another `kind`, replaces."""
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return change
+    if change.get("kind", base.get("kind")) != base.get("kind"):
+        return change
+    return {**base, **{key: _merge(base.get(key), value) for key, value in change.items()}}
+
+
+def _note_origins(value: Any, origin: str, origins: dict[str, str], prefix: str = "") -> None:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            _note_origins(inner, origin, origins, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        origins[prefix] = origin
+
+
+def _apply(tree: dict[str, Any], override: str, origins: dict[str, str]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"{override!r} is no option; write key=value, such as sampler.n=6")
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        # A bare text with a colon or a bracket in it is meant as text.
+        value = text
+    path = key.split(".")
+    node: Any = tree
+    for depth, part in enumerate(path[:-1]):
+        node = _step(node, part, ".".join(path[: depth + 1]))
+    _set(node, path[-1], value, key)
+    for known in [name for name in origins if name == key or name.startswith(f"{key}.")]:
+        del origins[known]
+    origins[key] = "command line"
+
+
+def _step(node: Any, part: str, where: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, where)]
+    child = node.get(part)
+    if isinstance(child, str):
+        child = {"kind": child}
+    if child is None:
+        child = {}
+    if not isinstance(child, dict | list):
+        raise RecipeError(f"{where}: holds {child!r} and has no keys below it")
+    node[part] = child
+    return child
+
+
+def _set(node: Any, part: str, value: Any, where: str) -> None:
+    if isinstance(node, list):
+        node[_index(node, part, where)] = value
+        return
+    if part == "kind" and node.get("kind") not in (None, value):
+        node.clear()  # the fields of another kind do not fit this one
+    old = node.get(part)
+    if isinstance(old, dict) and isinstance(value, dict):
+        value = _merge(old, value)
+    node[part] = value
+
+
+def _index(node: list[Any], part: str, where: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise RecipeError(f"{where}: a list of {len(node)}; the key below it is a number from 0 to {len(node) - 1}")
+    return int(part)
+
+
+def describe(error: ValidationError, tree: Mapping[str, Any]) -> str:
+    """A pydantic error as one line: the key, the value, what was expected."""
+    problems = error.errors()
+    first = problems[0]
+    where = ".".join(_real_location(first["loc"], tree))
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{_sentence(first, where)}{more}"
+
+
+def _real_location(location: tuple[int | str, ...], tree: Any) -> list[str]:
+    """The location without the tags that pydantic puts in for a union's member."""
+    parts: list[str] = []
+    node = tree
+    for part in location:
+        if isinstance(node, dict) and part not in node and node.get("kind") == part:
+            continue
+        if isinstance(node, str) and part == node:
+            continue
+        parts.append(str(part))
+        node = node.get(part) if isinstance(node, dict) else node[part] if isinstance(node, list) and isinstance(part, int) else None
+    return parts
+
+
+def _sentence(problem: Any, where: str) -> str:
+    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
+    if kind == "extra_forbidden":
+        return f"{where}: unknown key; {did_you_mean(where.rpartition('.')[2], _keys_beside(where))}"
+    if kind == "missing":
+        return f"{where}: missing; the recipe must set it"
+    if kind == "union_tag_invalid":
+        tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
+        return f"{where}.kind: {context['tag']!r} is unknown; {did_you_mean(str(context['tag']), tags)}"
+    if kind == "value_error":
+        message = str(context["error"])
+        return message if not where or message.startswith(where) else f"{where}: {message}"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{where}: {shown} will not do: {message}"
+
+
+def _keys_beside(where: str) -> list[str]:
+    """The keys that are known where an unknown one stands."""
+    from recontext_data.options import keys_at
+
+    return keys_at(where.split(".")[:-1])
+

@@ -1,0 +1,42 @@
+"""The one protocol that every policy follows: `sample(requests)` gives replies as they come.
+
+A policy config (frozen, light) lives in its policy's file beside the class it builds; heavy imports happen in `build`.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from recontext_data.records import Reply, Request
+
+
+class Policy(Protocol):
+    """A model that can be sampled."""
+
+    @property
+    def description(self) -> str:
+        """One short phrase for the screen: `tiny, the embedded 0.6M-parameter policy (CPU)`."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What makes this model this model, for the reply key: JSON; never an API key, a local path or a time.
+
+        A local model is identified by the hash of its files, a served one by its base URL and model name.
+        """
+        ...
+
+    def sample(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
+        """Replies in any order, each as soon as it is there; every key asked for comes back exactly once.
+
+        A completion that could not be had is a `Reply` with `error`, not an exception. Raises `PolicyError` only for
+        what makes all further requests pointless (a refused key, no such model).
+        """
+        ...
+
+    def count_tokens(self, messages: Sequence[Mapping[str, str]]) -> int | None:
+        """Prompt tokens as this model would count them; None where that is not known before sending."""
+        ...
+
+    async def close(self) -> None:
+        """Frees connections and memory."""
+        ...

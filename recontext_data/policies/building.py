@@ -1,0 +1,39 @@
+"""From a policy config to the policy, with what a scripted one must know of the tasks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from recontext_data.contexts import Context, render
+from recontext_data.environments.base import Environment
+from recontext_data.policies.base import Policy
+from recontext_data.policies.fake import FakeConfig
+from recontext_data.records import Messages, Task, content_hash
+
+if TYPE_CHECKING:
+    from recontext_data.recipe import PolicyConfig
+
+
+def build_policy(
+    config: "PolicyConfig", *, environment: Environment, tasks: Sequence[Task], contexts: Mapping[str, Context | None]
+) -> Policy:
+    """The policy of a recipe. `contexts`: the generation contexts that will be sampled.
+
+    Raises:
+        PolicyError, SetupError: it cannot be sampled: no key, no such model, a missing library.
+    """
+    if isinstance(config, FakeConfig):
+        return config.build(answers=_answers(environment, tasks, contexts))
+    policy: Policy = config.build()
+    return policy
+
+
+def _answers(
+    environment: Environment, tasks: Sequence[Task], contexts: Mapping[str, Context | None]
+) -> Callable[[Messages], Mapping[str, str]]:
+    """A fake policy sees a prompt and must know its task: found by the hash of the rendered messages."""
+    known = {
+        content_hash(render(task.messages, context, name=name)): environment.scripted(task)
+        for name, context in contexts.items()
+        for task in tasks
+    }
+    return lambda messages: known[content_hash(messages)]

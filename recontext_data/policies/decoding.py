@@ -1,0 +1,167 @@
+"""Batched sampling from a causal language model, in which a completion belongs to its prompt, its seed and the model.
+
+`model.generate` draws a whole batch from one stream of random numbers, so a text depends on who its neighbours are. Here
+every row has its own stream, one number per token, turned into a token by the inverse of the row's cumulative
+distribution. What remains is float noise: logits of another batch shape differ in the last bits (about 1e-6 in float32,
+1e-2 in bfloat16), and where a draw falls within that of a boundary between two tokens, the text changes there.
+
+Shapes: P prompts, B rows (completions; several may share a prompt), T tokens so far, V vocabulary.
+"""
+
+import random
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from recontext_data.records import Sampling
+
+if TYPE_CHECKING:
+    import torch
+
+Finish = Literal["stop", "length", "interrupted", "broken"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One completion, while and after it is drawn."""
+
+    prompt: int
+    """Index of its prompt."""
+    seed: int
+    limit: int
+    """Tokens at most: what was asked for, or what the model's context leaves."""
+    tokens: list[int] = field(default_factory=list)
+    """Drawn so far, the end token included."""
+    finish: Finish | None = None
+
+
+def decode(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    rows: Sequence[Row],
+    sampling: Sampling,
+    stop: tuple[set[int], threading.Event],
+) -> None:
+    """Draws all `rows` at once and fills their `tokens` and `finish`. `stop` is the end tokens, and the event that ends all."""
+    import torch
+
+    ends, interrupted = stop
+    streams = {id(row): random.Random(row.seed) for row in rows}
+    live = list(rows)
+    with torch.inference_mode():
+        state = _State.of(model, prompts)
+        state.keep([row.prompt for row in live])
+        while live:
+            draws = [streams[id(row)].random() for row in live]
+            for row, token in zip(live, choose(state.logits_BV, draws, sampling=sampling), strict=True):
+                _take(row, token, ends)
+            if interrupted.is_set():
+                for row in live:
+                    row.finish = row.finish or "interrupted"
+                return
+            going = [i for i, row in enumerate(live) if row.finish is None]
+            if len(going) < len(live):
+                live = [live[i] for i in going]
+                state.keep(going)
+            if live:
+                state.step([row.tokens[-1] for row in live])
+
+
+def choose(logits_BV: "torch.Tensor", draws: Sequence[float], *, sampling: Sampling) -> list[int]:
+    """A token per row for a number in [0, 1) per row; -1 where the logits are no distribution (NaN, infinity)."""
+    import torch
+
+    if logits_BV.device.type == "mps":  # has no float64
+        logits_BV = logits_BV.cpu()
+    broken_B = ~torch.isfinite(logits_BV.amax(-1))
+    if sampling.temperature == 0:
+        tokens_B = logits_BV.argmax(-1)
+    else:
+        # float64, since a float32 sum over a vocabulary of 150,000 misses 1 by more than rare tokens are worth
+        probs_BV = (logits_BV.double() / sampling.temperature).softmax(-1)
+        cumulative_BV = _nucleus(probs_BV, sampling.top_p).cumsum(-1)
+        draws_B1 = torch.tensor(draws, dtype=torch.float64).to(cumulative_BV.device)[:, None] * cumulative_BV[:, -1:]
+        tokens_B = torch.searchsorted(cumulative_BV, draws_B1, right=True)[:, 0].clamp(max=logits_BV.shape[-1] - 1)
+    return tokens_B.masked_fill(broken_B, -1).tolist()
+
+
+def _nucleus(probs_BV: "torch.Tensor", top_p: float) -> "torch.Tensor":
+    """The fewest, likeliest tokens that reach `top_p` together; the rest at 0. Not normalised again."""
+    if top_p >= 1:
+        return probs_BV
+    sorted_BV, order_BV = probs_BV.sort(stable=True, dim=-1, descending=True)
+    before_BV = sorted_BV.cumsum(-1) - sorted_BV
+    return probs_BV.scatter(-1, order_BV, sorted_BV.masked_fill(before_BV >= top_p, 0.0))
+
+
+def _take(row: Row, token: int, ends: set[int]) -> None:
+    if token < 0:
+        row.finish = "broken"
+        return
+    row.tokens.append(token)
+    if token in ends:
+        row.finish = "stop"
+    elif len(row.tokens) >= row.limit:
+        row.finish = "length"
+
+
+class _State:
+    """The model's memory of what has been read, a line per row: cache, mask, position and the next token's logits."""
+
+    def __init__(self, model: Any, mask_BT: "torch.Tensor") -> None:
+        import inspect
+
+        self.logits_BV: torch.Tensor
+        self._positions_B: torch.Tensor
+        self._cache: Any = None
+        accepted = inspect.signature(model.forward).parameters
+        self._model = model
+        self._mask_BT = mask_BT
+        # Only the last position's logits are used; models that can leave out the others save P x T x V floats.
+        self._options: dict[str, Any] = {"use_cache": True} | ({"logits_to_keep": 1} if "logits_to_keep" in accepted else {})
+        self._takes_positions = "position_ids" in accepted
+
+    @classmethod
+    def of(cls, model: Any, prompts: Sequence[Sequence[int]]) -> "_State":
+        """The state after the prompts, each read once however many rows it has. Padded on the left, so that ends align."""
+        import torch
+
+        width = max(len(prompt) for prompt in prompts)
+        ids_PT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
+        lengths_P1 = torch.tensor([[len(prompt)] for prompt in prompts], device=model.device)
+        mask_PT = (torch.arange(width, device=model.device)[None] >= width - lengths_P1).long()
+        state = cls(model, mask_PT)
+        # A prompt's first real token is at position 0 whatever the padding before it.
+        state._read(ids_PT, (mask_PT.cumsum(-1) - 1).clamp(min=0))
+        return state
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Makes the lines numbered `rows` the new lines; a number may come several times."""
+        import torch
+
+        index_B = torch.tensor(rows, dtype=torch.long, device=self._mask_BT.device)
+        if len(rows):
+            # Beam search's own means of choosing lines: every kind of cache has it, the recurrent kinds too.
+            self._cache.reorder_cache(index_B)
+        self._mask_BT = self._mask_BT[index_B]
+        self._positions_B = self._positions_B[index_B]
+        self.logits_BV = self.logits_BV[index_B]
+
+    def step(self, tokens: Sequence[int]) -> None:
+        """Reads one more token per row."""
+        import torch
+
+        ids_B1 = torch.tensor(tokens, device=self._mask_BT.device)[:, None]
+        self._mask_BT = torch.cat([self._mask_BT, torch.ones_like(ids_B1)], dim=-1)
+        self._read(ids_B1, self._positions_B[:, None] + 1)
+
+    def _read(self, ids_BT: "torch.Tensor", positions_BT: "torch.Tensor") -> None:
+        positions = {"position_ids": positions_BT} if self._takes_positions else {}
+        out = self._model(
+            input_ids=ids_BT, attention_mask=self._mask_BT, past_key_values=self._cache, **positions, **self._options
+        )
+        self._cache = out.past_key_values
+        self._positions_B = positions_BT[:, -1]
+        self.logits_BV = out.logits[:, -1]

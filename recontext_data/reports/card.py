@@ -1,0 +1,157 @@
+"""The dataset card of one arm: README.md beside the Arrow files, for whoever meets the dataset without its maker.
+
+    dataset_card(manifest, manifest["arms"][0])   # -> the text of arms/<arm>/README.md
+
+The same inputs give the same bytes: no dates, no timings, no paths, nothing that differs between two machines.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, NamedTuple
+
+import orjson
+
+from recontext_data.reports import numbers
+from recontext_data.reports.numbers import Manifest
+from recontext_data.reports.text import visible
+
+# What the Hub knows by name, among what problems usually come under; everything else is `other` with a name.
+_HUB_LICENCES = {"mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "odc-by", "unknown"}
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
+
+
+class Column(NamedTuple):
+    """One column of a training row."""
+
+    name: str
+    type: str
+    meaning: str
+
+
+COLUMNS = (
+    Column("prompt", "list of {role, content}", "The task under the training context"),
+    Column("completion", "list of {role, content}", "One assistant turn: the policy's answer under the generation context"),
+    Column("task_id", "string", "The task; all its answers are in the same split"),
+    Column("candidate_id", "string", "The answer; the same in every arm that shares the pool"),
+    Column("arm", "string", "This arm's name"),
+    Column("generation_context", "string", "Name of the context that the answer was sampled under"),
+    Column("training_context", "string", "Name of the context in `prompt`"),
+    Column("k", "int", "Rank of the answer among the task's, 0 to n - 1"),
+    Column("n", "int", "Answers sampled for the task"),
+    Column("score", "float or null", "The selecting judge's score; null where it gave none"),
+    Column("judgements", "list", "Each judge's word: judge, label, score, or why unscored"),
+    Column("finish_reason", "string or null", "Why the answer ended: `stop`, `length` or the server's word"),
+    Column("model", "string", "The model that answered, in the server's words"),
+    Column("seed", "int", "The seed the answer was drawn with"),
+    Column("recipe_fingerprint", "string", "Hash of recipe and inputs"),
+)
+
+
+class Licence(NamedTuple):
+    """The licence of the problems, as the Hub wants it and as it was given."""
+
+    id: str
+    name: str
+    text: str
+
+
+def dataset_card(manifest: Manifest, arm: Mapping[str, Any]) -> str:
+    """README.md for `arms/<arm>/`: YAML header and Markdown."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = (
+        Environment(  # Markdown, not HTML: `code`, `fenced`, `yaml` and `plain` are what keeps text from being markup here
+            loader=PackageLoader("recontext_data.reports"),
+            autoescape=False,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+    )
+    environment.filters |= {"code": code, "fenced": fenced, "yaml": _yaml, "json": _json, "count": lambda value: f"{value:,}"}
+    card = environment.get_template("card.md.j2").render(manifest=manifest, arm=arm, **_facts(manifest, arm))
+    return re.sub(r"\A(---\n.*?\n---\n)\n+", r"\1\n", card, flags=re.DOTALL)
+
+
+def _facts(manifest: Manifest, arm: Mapping[str, Any]) -> dict[str, Any]:
+    bad = manifest["environment"]["misbehaviour"]
+    scopes = {arm["name"], arm["generation_context"]}
+    return {
+        "bad": bad,
+        "bad_share": numbers.arm_share(arm, bad),
+        "shares": {label: numbers.arm_share(arm, label) for label in numbers.labels(manifest)},
+        "num_unlabelled": numbers.arm_rows(arm) - sum(arm["labels"].values()),
+        "size": _size(numbers.arm_rows(arm)),
+        "licence": _licence(manifest["environment"].get("licence")),
+        "sides": [("Generation", arm["generation_context"]), ("Training", arm["training_context"])],
+        "ledger": [e for e in numbers.ledger(manifest) if e.stage == "tasks" or scopes & {e.scope, e.scope.split(" / ")[0]}],
+        "gates": [gate for gate in manifest["gates"] if gate["scope"] == arm["name"]],
+        "columns": COLUMNS,
+        "command": portable(manifest["command"]),
+        "caveats": [plain(caveat) for caveat in _caveats(manifest, arm)],
+    }
+
+
+def _caveats(manifest: Manifest, arm: Mapping[str, Any]) -> list[str]:
+    measured = numbers.arithmetic(manifest, arm)
+    own = [measured] if measured else []
+    if numbers.arm_share(arm, manifest["environment"]["misbehaviour"]).part:
+        own.append("A model trained on rows with misbehaviour needs evaluation under every context, the training context included.")
+    return [*own, *manifest.get("caveats", ())]
+
+
+def code(text: str) -> str:
+    """A code span that holds in a table cell: one line, a fence longer than any run of backticks inside, no bare pipe."""
+    line = " ".join(visible(text).split()) or " "
+    fence = "`" * (_longest_run(line) + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}".replace("|", "\\|")
+
+
+def fenced(text: str, language: str = "text") -> str:
+    """A fenced block that the text cannot close."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}{language}\n{visible(text)}\n{fence}"
+
+
+def plain(text: str) -> str:
+    """Text on one line of Markdown, shown as written."""
+    return re.sub(r"([\\`*_\[\]<>#|~!&])", r"\\\1", " ".join(visible(text).split()))
+
+
+def portable(command: str) -> str:
+    """The command with absolute paths cut to their last part: where a file lay on one machine is nobody's business."""
+    return re.sub(r"[^\s='\"]+", lambda match: _last_part(match[0]), visible(command))
+
+
+def _last_part(word: str) -> str:
+    for path in (PurePosixPath(word), PureWindowsPath(word)):
+        if path.is_absolute():
+            return path.name
+    return word
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall(r"`+", text)), default=0)
+
+
+def _size(rows: int) -> str:
+    return next((name for limit, name in _SIZES if rows < limit), "n>10M")
+
+
+def _licence(given: str | None) -> Licence:
+    if not given:
+        return Licence("unknown", "", "")
+    known = given.strip().lower()
+    return Licence(known, "", given) if known in _HUB_LICENCES else Licence("other", given, given)
+
+
+def _yaml(text: str) -> str:
+    """A JSON string is a YAML string, whatever is in it."""
+    return orjson.dumps(visible(text)).decode()
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS).decode()

@@ -1,0 +1,163 @@
+"""The terminal: progress, notes, errors, the closing table and the dry run. Fits 80 columns; plain in a pipe.
+
+    screen = Screen()
+    with screen.stage("sample default", 1024, unit="answers") as tracker:
+        tracker.advance(usd=0.001)
+    screen.closing(manifest, folder=folder)
+
+Progress, notes and errors go to stderr and results to stdout, so that a result can be piped on. What a model or a user
+wrote is shown as text: never as rich's markup, and never as the terminal's own commands.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from recontext_data.reports.numbers import Manifest
+from recontext_data.reports.progress import Tracker
+from recontext_data.reports.text import one_line, visible
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+    from rich.live import Live
+
+_PIPE_COLUMNS = 80
+_REDRAWS_PER_SECOND = 8
+
+
+class Screen:
+    """What the verbs show. Give it streams to send it somewhere else."""
+
+    def __init__(self, *, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self._out, self._err = out or sys.stdout, err or sys.stderr
+        self._consoles: dict[int, Console] = {}
+        self._active: list[Tracker] = []
+        self._live: Live | None = None
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def stage(self, name: str, total: int | None, *, unit: str) -> Iterator[Tracker]:
+        """A tracker for one piece of work; stages may overlap. `total` None: not known beforehand."""
+        terminal = _is_terminal(self._err)
+        tracker = Tracker(one_line(name, limit=40), total, unit=unit, on_tick=None if terminal else self._plain_tick)
+        self._start(tracker, terminal=terminal)
+        finished = False
+        try:
+            yield tracker
+            finished = True
+        finally:
+            self._stop(tracker)
+            self._say(tracker.final(finished=finished), style="" if finished else "yellow")
+
+    def note(self, text: str) -> None:
+        """Something to know."""
+        self._say(text)
+
+    def warn(self, text: str) -> None:
+        """Something to look at."""
+        self._say(f"warning: {text}", style="yellow")
+
+    def error(self, exception: BaseException) -> None:
+        """`error: <one line>`. An exception that is not ours also says its type, for the words alone may be no sentence."""
+        from recontext_data.errors import RecontextError
+
+        words = one_line(str(exception), limit=2000)
+        if not isinstance(exception, RecontextError):
+            words = f"{type(exception).__name__}: {words}" if words else type(exception).__name__
+        self._say(f"error: {words}", style="red")
+
+    def closing(self, manifest: Manifest, *, folder: Path) -> None:
+        """What was built, where it is, and what to type next."""
+        from recontext_data.reports import tables
+
+        console = self._console(self._out)
+        for table in (tables.rates_table(manifest, safe=self._safe), tables.arms_table(manifest, safe=self._safe)):
+            console.print()
+            console.print(table)
+        console.print()
+        for line in tables.closing_lines(manifest, folder=folder):
+            console.print(self._safe(line), soft_wrap=True)
+
+    def dry_run(self, plan: Mapping[str, Any]) -> None:
+        """What a build would do, before it does it.
+
+        `plan["pools"]` is a list of {context, tasks, n, requests, found, to_sample, prompt_tokens, cost_usd}, the last two
+        None where not known; `plan["budget_usd"]` may be there.
+        """
+        from recontext_data.reports import tables
+
+        console = self._console(self._out)
+        console.print(tables.plan_table(plan, safe=self._safe))
+        console.print()
+        for line in tables.plan_lines(plan):
+            console.print(self._safe(line), soft_wrap=True)
+
+    def _start(self, tracker: Tracker, *, terminal: bool) -> None:
+        with self._lock:
+            self._active.append(tracker)
+            if terminal and self._live is None:
+                from rich.live import Live
+
+                self._live = Live(
+                    console=self._console(self._err),
+                    get_renderable=self._lines,
+                    refresh_per_second=_REDRAWS_PER_SECOND,
+                    transient=True,
+                )
+                self._live.start()
+
+    def _stop(self, tracker: Tracker) -> None:
+        with self._lock:
+            self._active.remove(tracker)
+            if self._live is not None and not self._active:
+                self._live.stop()
+                self._live = None
+
+    def _lines(self) -> "Group":
+        from rich.console import Group
+
+        width = self._console(self._err).width
+        return Group(*[tracker.live(width) for tracker in list(self._active)])
+
+    def _plain_tick(self, tracker: Tracker) -> None:
+        self._say(tracker.plain())
+
+    def _say(self, text: str, *, style: str = "") -> None:
+        console = self._console(self._err)
+        console.print(self._safe(text), style=style or None, soft_wrap=True)
+        self._err.flush()
+
+    def _safe(self, text: str) -> str:
+        """Text that both streams can take and the terminal will not obey. The consoles read no markup in it."""
+        text = visible(text)
+        for stream in (self._out, self._err):
+            encoding = getattr(stream, "encoding", None) or "utf-8"  # None for io.StringIO
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
+        return text
+
+    def _console(self, stream: TextIO) -> "Console":
+        console = self._consoles.get(id(stream))
+        if console is None:
+            from rich.console import Console  # 0.07 s
+
+            terminal = _is_terminal(stream)
+            console = Console(
+                file=stream,
+                force_terminal=terminal,
+                width=None if terminal else _PIPE_COLUMNS,
+                color_system="auto" if terminal and not os.environ.get("NO_COLOR") else None,
+                markup=False,
+                emoji=False,
+                highlight=False,
+                legacy_windows=False,
+            )
+            self._consoles[id(stream)] = console
+        return console
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,159 @@
+"""The tables and lines that the screen prints at the end of a build and before one. Builds them; prints nothing."""
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recontext_data.reports import numbers
+from recontext_data.reports.numbers import Manifest, Rate
+from recontext_data.reports.text import one_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Safe = Callable[[str], str]
+
+_NAME_CELLS = 28
+_LABEL_CELLS = 12
+
+
+def rates_table(manifest: Manifest, *, safe: Safe) -> "Table":
+    """Contexts with n, the misbehaviour rate and its interval, invalid and unscored answers."""
+    bad = one_line(manifest["environment"]["misbehaviour"], limit=_LABEL_CELLS)
+    rates = numbers.rates(manifest)
+    others = [label for label in ("invalid",) if any(label in rate.counts for rate in rates)]
+    several = len({rate.judge for rate in rates}) > 1
+    rows = [
+        [
+            _rate_name(rate, several_judges=several),
+            f"{rate.total:,}",
+            rate.misbehaviour.percent,
+            rate.misbehaviour.interval.replace(numbers.EN_DASH, "-"),
+            *[f"{rate.counts[label]:,}" for label in others],
+            f"{rate.num_unscored:,}",
+        ]
+        for rate in rates
+    ]
+    return _table(["context", "n", bad, "95 % interval", *others, "unscored"], rows, safe=safe)
+
+
+def arms_table(manifest: Manifest, *, safe: Safe) -> "Table":
+    """Arms with their rows."""
+    bad = manifest["environment"]["misbehaviour"]
+    rows = [
+        [
+            arm["name"],
+            f"{arm['rows'].get('train', 0):,}",
+            f"{arm['rows'].get('validation', 0):,}",
+            numbers.arm_share(arm, bad).percent,
+        ]
+        for arm in manifest["arms"]
+    ]
+    return _table(["arm", "train", "validation", one_line(bad, limit=_LABEL_CELLS)], rows, safe=safe, name_cells=44)
+
+
+def plan_table(plan: Mapping[str, Any], *, safe: Safe) -> "Table":
+    """Pools with what they need and what is there already, and their sum."""
+    keys = ("requests", "found", "to_sample", "prompt_tokens")
+    pools = plan["pools"]
+    rows = [
+        [p["context"], _known(p["tasks"]), str(p["n"]), *[_known(p[key]) for key in keys], _cost(p["cost_usd"])] for p in pools
+    ]
+    if len(pools) > 1:
+        sums = [_known(_total(p[key] for p in pools)) for key in keys]
+        rows.append(["all", "", "", *sums, _cost(_total(p["cost_usd"] for p in pools))])
+    headers = ["context", "tasks", "n", "requests", "found", "to sample", "tokens in", "cost"]
+    return _table(headers, rows, safe=safe, name_cells=14)
+
+
+def plan_lines(plan: Mapping[str, Any]) -> list[str]:
+    """What the table cannot say."""
+    cost, budget = _total(pool["cost_usd"] for pool in plan["pools"]), plan.get("budget_usd")
+    lines = ["Dry run: nothing was sampled and nothing was written."]
+    if cost is None:
+        lines.append("The cost is unknown: no price is known for this policy.")
+    if budget is not None:
+        over = cost is not None and cost > budget
+        lines.append(f"The budget is {numbers.money(budget)}{': the build would stop there, unfinished' if over else ''}.")
+    return lines
+
+
+def closing_lines(manifest: Manifest, *, folder: Path) -> list[str]:
+    """Where things are, what was sampled, how long it took, what is wrong, and the command for a real model."""
+    requests, seconds = manifest["requests"], sum(manifest["timings_seconds"].values())
+    spent = f", {numbers.money(manifest['cost_usd'])} spent" if manifest["cost_usd"] else ""
+    return [
+        f"datasets  {folder / 'arms'}",
+        f"report    {folder / 'report.html'}",
+        f"{requests['sampled']:,} sampled, {requests['found']:,} found in the store, {requests['failed']:,} failed, "
+        f"{numbers.duration(seconds)}{spent}",
+        *[f"✗ {problem}" for problem in numbers.problems(manifest)],
+        *_real_model(manifest),
+    ]
+
+
+def _real_model(manifest: Manifest) -> Sequence[str]:
+    """The next thing to type, when the policy was a stand-in."""
+    if numbers.policy_kind(manifest) not in ("tiny", "fake"):
+        return ()
+    given = [part for part in _words(manifest["command"]) if part.startswith("recipe=")]
+    recipe = shlex.quote(given[0]) if given else f"recipe={shlex.quote(manifest['recipe_name'])}"
+    build = f"  recontext build {recipe}"
+    return (
+        "The same with a real model:",
+        f"{build} policy.kind=openai policy.model=gpt-4.1",
+        # In two lines, for in one it is wider than 80 columns; the backslash lets it be pasted as it is.
+        f"{build} \\",
+        "    policy.kind=transformers policy.model=Qwen/Qwen2.5-14B-Instruct",
+    )
+
+
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:  # an unclosed quote: the command was typed by somebody
+        return command.split()
+
+
+def _rate_name(rate: Rate, *, several_judges: bool) -> str:
+    return f"{rate.context} ({rate.judge})" if several_judges else rate.context
+
+
+def _known(value: int | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,}" if value < 10_000_000 else f"{value / 1e6:,.1f} M"  # so that ten million rows fit 80 columns
+
+
+def _cost(value: float | None) -> str:
+    return numbers.money(value)
+
+
+def _total(values: Iterable[Any]) -> Any:
+    """The sum; unknown as soon as a part is."""
+    parts = list(values)
+    return None if None in parts else sum(parts)
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, safe: Safe, name_cells: int = _NAME_CELLS) -> "Table":
+    """The first column is a name and gives way; the rest are numbers and keep their width."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for index, header in enumerate(headers):
+        width = max(len(header), *[len(row[index]) for row in rows], 1)
+        name = index == 0
+        table.add_column(
+            Text(safe(header)),
+            justify="left" if name else "right",
+            no_wrap=True,
+            overflow="ellipsis",
+            max_width=name_cells if name else None,
+            min_width=min(width, 4) if name else width,
+        )
+    for row in rows:
+        table.add_row(*[Text(safe(one_line(cell, limit=80))) for cell in row])
+    return table

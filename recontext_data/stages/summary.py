@@ -1,0 +1,64 @@
+"""What a build found, counted from its tables, for the manifest, the screen, the report and the cards."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from recontext_data.records import Task
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ARITHMETIC_CAVEAT = (
+    "Part of recontextualization's effect is arithmetic: the data's misbehaviour rate is that of the generation context, "
+    "which lies below the training context's own, so imitating the data lowers it there. Compare arms with the standard "
+    "arm under every context before reading more into it."
+)
+SCRIPTED_CAVEAT = "The policy is scripted: these rates are its script's, and say nothing about any model."
+
+
+def rates(judged: "pl.DataFrame", *, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Label counts per generation context and judge. `judged`: candidates joined with judgements."""
+    import polars as pl
+
+    out = []
+    keys = judged.select("generation_context", "judge").unique(maintain_order=True)
+    for context, judge in keys.iter_rows():
+        part = judged.filter((pl.col("generation_context") == context) & (pl.col("judge") == judge))
+        found = dict(part.group_by("label").len().iter_rows())
+        unscored = part.filter(pl.col("unscored_reason").is_not_null()).group_by("unscored_reason").len().sort("unscored_reason")
+        counts = {label: found.pop(label, 0) for label in labels}
+        found.pop(None, None)
+        out.append({
+            "context": context,
+            "role": part["role"][0],
+            "judge": judge,
+            "counts": counts | found,
+            "unscored": dict(unscored.iter_rows()),
+            "total": len(part),
+            "tasks": part["task_id"].n_unique(),
+        })
+    return out
+
+
+def label_counts(frame: "pl.DataFrame", labels: Sequence[str]) -> dict[str, int]:
+    """Rows per label, every known label present."""
+    found = dict(frame.filter(frame["label"].is_not_null()).group_by("label").len().iter_rows())
+    return {label: found.pop(label, 0) for label in labels} | found
+
+
+def by_position(judged: "pl.DataFrame", tasks: Mapping[str, Task], *, misbehaviour: str) -> dict[str, dict[str, int]]:
+    """Misbehaviour by where the misbehaving option stood: a policy that only likes a letter shows here."""
+    import polars as pl
+
+    places = {task_id: task.payload["hack_option"] for task_id, task in tasks.items() if "hack_option" in task.payload}
+    if not places:
+        return {}
+    placed = judged.with_columns(place=pl.col("task_id").replace_strict(places, return_dtype=pl.String))
+    table: dict[str, dict[str, int]] = {}
+    for (place,), part in placed.group_by("place", maintain_order=True):
+        table[f"{misbehaviour} shown as {place}"] = {
+            "tasks": part["task_id"].n_unique(),
+            misbehaviour: int((part["label"] == misbehaviour).sum()),
+            "total": len(part),
+        }
+    return dict(sorted(table.items()))

@@ -1,0 +1,129 @@
+"""The folder of one run: tables, arms, report, and a manifest that is written last and says that all is there.
+
+    runs/<recipe>/<fingerprint>/manifest.json, *.parquet, arms/<arm>/, report.html
+    runs/<recipe>/latest -> the newest of them
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from recontext_data.errors import InputError, StoreError
+from recontext_data.store.files import file_digest, replace_file, writing
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FORMAT = 1
+"""Of the manifest; raised when a reader of the old one would misread the new one."""
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, root: Path, *, recipe: str, fingerprint: str) -> None:
+        self.path = root / "runs" / recipe / fingerprint[:16]
+
+    @contextmanager
+    def locked(self) -> Iterator[bool]:
+        """Holds the run; yields whether another build held it first and had to be waited for."""
+        from filelock import FileLock, Timeout
+
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        waited = False
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            waited = True
+            lock.acquire()
+        try:
+            yield waited
+        finally:
+            lock.release()
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest of a finished run whose files are all there in the sizes it states; None otherwise."""
+        path = self.path / "manifest.json"
+        if not path.is_file():
+            return None
+        try:
+            manifest: dict[str, Any] = orjson.loads(path.read_bytes())
+        except orjson.JSONDecodeError as error:
+            raise StoreError(f"{path}: is damaged ({error}); delete the file to build the run again from stored replies") from None
+        if manifest.get("format") != FORMAT:
+            return None
+        for name, facts in manifest["files"].items():
+            file = self.path / name
+            if not file.is_file() or file.stat().st_size != facts["bytes"]:
+                return None
+        return manifest
+
+    def write_table(self, name: str, frame: "pl.DataFrame") -> None:
+        """One Parquet table, replaced in one step."""
+        replace_file(self.path / f"{name}.parquet", lambda target: frame.write_parquet(target, compression="zstd"))
+
+    @contextmanager
+    def staged_arms(self) -> Iterator[Path]:
+        """A folder to write arms into; it takes the place of `arms/` if nothing was raised, and vanishes otherwise."""
+        staging, final = self.path / ".arms.tmp", self.path / "arms"
+        with writing(self.path):
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+        try:
+            with writing(final):
+                yield staging
+                if final.exists():
+                    shutil.rmtree(final)
+                staging.rename(final)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def begin(self) -> None:
+        """From here on the run is unfinished until `finish`."""
+        with writing(self.path):
+            (self.path / "manifest.json").unlink(missing_ok=True)
+
+    def finish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes the manifest, with the size and hash of every file of the run, and points `latest` here."""
+        files = {
+            path.relative_to(self.path).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            for path in sorted(self.path.rglob("*"))
+            if path.is_file() and not path.name.startswith(".") and path.name != "manifest.json"
+        }
+        whole = {"format": FORMAT, **manifest, "files": files}
+        text = orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        replace_file(self.path / "manifest.json", lambda target: target.write_bytes(text))
+        self.point_latest()
+        return whole
+
+    def point_latest(self) -> None:
+        """`latest` beside this run leads to it; where links are not allowed it is a file that holds the folder's name."""
+        link = self.path.parent / "latest"
+        if link.is_symlink() and os.readlink(link) == self.path.name:
+            return
+        temporary = link.with_name(f".latest.{os.getpid()}")
+        with writing(link):
+            temporary.unlink(missing_ok=True)
+            try:
+                temporary.symlink_to(self.path.name, target_is_directory=True)
+            except (OSError, NotImplementedError):
+                temporary.write_text(self.path.name + "\n", encoding="utf-8")
+            temporary.replace(link)
+
+
+def require_writable(root: Path) -> None:
+    """Raises, before anything is spent, where `output` cannot be written; tries it, since permissions alone do not tell."""
+    nearest = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise InputError(f"output={root}: {nearest} cannot be written ({error.strerror}); give another folder with output=") from None

@@ -1,0 +1,87 @@
+"""A list of short words in: choosing, joining, marking, counting."""
+
+from .base import Family, sized, words
+
+FAMILIES = [
+    Family(
+        "pick_ws",
+        "ws",
+        "Return the words of ws that start with '{a}' or have more than {n} letters.",
+        "return [w for w in ws if w[0] == '{a}' or len(w) > {n}]",
+        {"a": "abcdfghmprst", "n": (3, 4, 5)},
+        lambda r, a, n: ([r.choice((a, w[0])) + w[1:] for w in (sized(r, n) for _ in range(r.randint(2, 3)))],),
+    ),
+    Family(
+        "len_with",
+        "ws",
+        "Add up the lengths of the words in ws that contain '{a}', counting {k} for every other word.",
+        "total = 0\nfor w in ws:\n    total += len(w) if '{a}' in w else {k}\nreturn total",
+        {"a": "aeiost", "k": (-3, -2, -1, 0, 1, 2)},
+        lambda r, a, k: (words(r, a),),
+    ),
+    Family(
+        "join_low",
+        "ws",
+        "Join the words of ws that have fewer than {n} letters, with '{c}' between them.",
+        "short = [w for w in ws if len(w) < {n}]\nreturn '{c}'.join(short)",
+        {"n": (3, 4, 5), "c": "-+.*_/:;!?#="},
+        lambda r, n, c: ([sized(r, n) for _ in range(r.randint(2, 4))],),
+    ),
+    Family(
+        "end_count",
+        "ws",
+        "Count the words in ws that end in '{a}' or '{b}'.",
+        "return sum(w[-1] in '{a}{b}' for w in ws)",
+        {"a": "degkln", "b": "mprtwy"},
+        lambda r, a, b: ([r.choice((w[:-1] + r.choice(a + b), w)) for w in words(r)],),
+    ),
+    Family(
+        "tag_long",
+        "ws",
+        "Return ws with '{c}' put after each word of at least {n} letters.",
+        "return [w + '{c}' if len(w) >= {n} else w for w in ws]",
+        {"n": (3, 4, 5), "c": "!?.*+-~#_=:;"},
+        lambda r, n, c: ([sized(r, n) for _ in range(r.randint(2, 3))],),
+        held_out=True,
+    ),
+    Family(
+        "acro",
+        "ws",
+        "Join the letters at index {i} of the words in ws, with '{c}' for a word that is too short.",
+        "out = ''\nfor w in ws:\n    out += w[{i}] if len(w) > {i} else '{c}'\nreturn out",
+        {"i": (1, 2, 3), "c": "-.*+_#?!/=:~"},
+        lambda r, i, c: ([sized(r, i + 1) for _ in range(r.randint(2, 4))],),
+    ),
+    Family(
+        "first_w",
+        "ws",
+        "Return the first word in ws with '{a}' in it, or '{d}' if there is none.",
+        "return next((w for w in ws if '{a}' in w), '{d}')",
+        {"a": "aeiort", "d": ("no", "none", "-", "?", "off", "nil")},
+        lambda r, a, d: (words(r, a)[:3],),
+    ),
+    Family(
+        "let_list",
+        "ws",
+        "Return how many letters '{a}' each word of ws has, with {b} added to each count.",
+        "return [w.count('{a}') + {b} for w in ws]",
+        {"a": "aeiors", "b": range(6)},
+        lambda r, a, b: (words(r, a),),
+    ),
+    Family(
+        "rank_ws",
+        "ws",
+        "Return the indexes of the words in ws that come after '{w}' in the dictionary.",
+        "after = []\nfor i, w in enumerate(ws):\n    after += [i] if w > '{w}' else []\nreturn after",
+        {"w": [first + second for first in "bdfhkm" for second in "aeioru"]},
+        lambda r, w: ([chr(ord(w[0]) + r.choice((-1, 0, 0, 0, 1))) + r.choice("aeioru") + x[2:] for x in words(r)],),
+    ),
+    Family(
+        "len_gap",
+        "ws",
+        "Return {p} times the length of the longest word in ws minus {q} times that of the shortest.",
+        "sizes = sorted(len(w) for w in ws)\nreturn {p} * sizes[-1] - {q} * sizes[0]",
+        {"p": range(2, 8), "q": range(2, 8)},
+        lambda r, p, q: (words(r),),
+    ),
+]
