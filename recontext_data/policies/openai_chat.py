@@ -12,7 +12,7 @@ first request is sent; it is in no recipe, identity, reply or error.
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -33,6 +33,8 @@ OWN_FIELDS = ("model", "messages", "n", "stream")
 """Body fields that the policy must set itself."""
 NO_KEY = "none"
 """Sent to servers that need no key: the client insists on one, and the environment's must not go to strangers."""
+LONGEST_ERROR = 500
+"""Characters kept of a server's own words: some send whole pages of HTML."""
 
 
 class OpenAIConfig(Config):
@@ -156,13 +158,8 @@ class OpenAIPolicy:
     async def _ask(self, client: "AsyncOpenAI", job: "_Job") -> "_Outcome":
         """Sends one request for the job's places, or splits the job where the server gives one choice at a time."""
         if self._several is False and len(job.places) > 1:
-            # No request is sent for the rest here: they go back to the queue and run side by side.
-            return await self._ask_first(client, job)
+            return _Outcome(replies=[], again=job.singles(job.places))
         return await self._send(client, job)
-
-    async def _ask_first(self, client: "AsyncOpenAI", job: "_Job") -> "_Outcome":
-        outcome = await self._send(client, job.part(job.places[:1]))
-        return _Outcome(replies=outcome.replies, again=[*job.singles(job.places[1:])], fatal=outcome.fatal)
 
     async def _send(self, client: "AsyncOpenAI", job: "_Job") -> "_Outcome":
         import httpx2
@@ -176,14 +173,14 @@ class OpenAIPolicy:
         try:
             body = orjson.loads(response.content)
         except orjson.JSONDecodeError:
-            return self._error(job, f"the server's reply is not JSON: {response.text[:80]!r}")
+            return self._error(job, f"the server's reply is not JSON: {words(response.text)}")
         return self._read(job, body)
 
     def _body(self, job: "_Job") -> dict[str, Any]:
         config, sampling = self._config, job.request.sampling
         limit = config.max_tokens_field
         if limit == "auto":
-            limit = "max_completion_tokens" if config.base_url == OPENAI else "max_tokens"
+            limit = "max_completion_tokens" if _is_openai(config.base_url) else "max_tokens"
         body = {
             "model": config.model,
             "messages": list(job.request.messages),
@@ -209,31 +206,41 @@ class OpenAIPolicy:
         return _Outcome(replies=replies, again=[job.part(missing)] if missing else [])
 
     async def _failed(self, client: "AsyncOpenAI", job: "_Job", error: "APIError") -> "_Outcome":
-        text = failure(error, base_url=self._config.base_url, timeout_seconds=self._config.timeout_seconds)
+        from openai import APIConnectionError, APITimeoutError
+
         status = getattr(error, "status_code", None)
+        text = failure(error, base_url=self._config.base_url, timeout_seconds=self._config.timeout_seconds)
         if status in (400, 422) and len(job.places) > 1 and self._several is None:
-            # Is it the prompt, or `n`? One completion alone tells, without reading the server's prose.
-            outcome = await self._ask_first(client, job)
-            if all(reply.error is None for reply in outcome.replies):
-                self._several = False
-                return outcome
-            return outcome if outcome.fatal else self._error(job, text)
-        pointless = status in (401, 402, 403, 404) or getattr(error, "code", None) == "insufficient_quota"
-        if pointless or (status is None and not self._answered and not text.startswith("no answer")):
-            return _Outcome(replies=[], again=[], fatal=self._redacted(f"{self.description}: {text}"))
+            return await self._blame(client, job, text)
+        unreachable = isinstance(error, APIConnectionError) and not isinstance(error, APITimeoutError)
+        refused = status in (401, 402, 403, 404) or getattr(error, "code", None) == "insufficient_quota"
+        if refused or (unreachable and not self._answered):
+            return _Outcome(replies=[], again=[], fatal=f"{self.description}: {self._line(text)}")
         self._answered = self._answered or status is not None
         return self._error(job, text)
 
+    async def _blame(self, client: "AsyncOpenAI", job: "_Job", text: str) -> "_Outcome":
+        """Was it the prompt that was refused, or `n`? One completion alone tells, without reading the server's prose."""
+        first, *rest = job.places
+        outcome = await self._send(client, job.part([first]))
+        if outcome.fatal is not None:
+            return outcome
+        if any(reply.completion is None for reply in outcome.replies):
+            return self._error(job, text)
+        self._several = False
+        return _Outcome(replies=outcome.replies, again=job.singles(rest))
+
     def _error(self, job: "_Job", text: str) -> "_Outcome":
-        said = self._redacted(text)
+        said = self._line(text)
         keys = [job.request.keys[place] for place in job.places]
         return _Outcome(
             replies=[Reply(key=key, completion=None, error=said, model=self._config.model) for key in keys], again=[]
         )
 
-    def _redacted(self, text: str) -> str:
-        # Servers quote the key that they refuse.
-        return text.replace(self._key, "[key]") if self._key else text
+    def _line(self, text: str) -> str:
+        # Servers quote the key that they refuse. First the key, then the length: half a key is a key too.
+        line = text.replace(self._key, "[key]") if self._key else text
+        return line if len(line) <= LONGEST_ERROR else line[:LONGEST_ERROR] + " ..."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,8 +253,8 @@ class _Job:
     def part(self, places: Sequence[int]) -> "_Job":
         return _Job(request=self.request, places=places)
 
-    def singles(self, places: Sequence[int]) -> Iterator["_Job"]:
-        return (self.part([place]) for place in places)
+    def singles(self, places: Sequence[int]) -> list["_Job"]:
+        return [self.part([place]) for place in places]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +264,10 @@ class _Outcome:
     replies: list[Reply]
     again: list[_Job]
     fatal: str | None = None
+
+
+def _is_openai(base_url: str) -> bool:
+    return (urlsplit(base_url).hostname or "").endswith("api.openai.com")
 
 
 def _read_key(variable: str) -> str:

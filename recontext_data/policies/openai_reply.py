@@ -11,9 +11,6 @@ from recontext_data.records import Reply
 if TYPE_CHECKING:
     from openai import APIError
 
-LONGEST_WORDS = 500
-"""Characters kept of a server's own words: some send whole pages of HTML."""
-
 
 def read_choices(body: Any, *, keys: Sequence[str]) -> list[Reply]:
     """A reply per choice that came, for the first of `keys`; fewer than `keys` where the server sent fewer.
@@ -76,8 +73,7 @@ def words(told: Any) -> str:
     """A server's words on one line; errors come nested, as plain text or as pages."""
     while isinstance(told, dict):
         told = next((told[name] for name in ("message", "error", "detail") if told.get(name)), str(dict(told)))
-    line = " ".join(str(told).split()) or "the server gave no reason"
-    return line if len(line) <= LONGEST_WORDS else line[:LONGEST_WORDS] + " ..."
+    return " ".join(str(told).split()) or "the server gave no reason"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -98,7 +98,9 @@ def _caveats(manifest: Manifest, arm: Mapping[str, Any]) -> list[str]:
     measured = numbers.arithmetic(manifest, arm)
     own = [measured] if measured else []
     if numbers.arm_share(arm, manifest["environment"]["misbehaviour"]).part:
-        own.append("A model trained on rows with misbehaviour needs evaluation under every context, the training context included.")
+        own.append(
+            "A model trained on rows with misbehaviour needs evaluation under every context, the training context included."
+        )
     return [*own, *manifest.get("caveats", ())]
 
 

@@ -20,7 +20,7 @@ from recontext_data.reports import numbers
 from recontext_data.reports.difference import compare_turns
 from recontext_data.reports.figures import rate_figure
 from recontext_data.reports.numbers import Manifest
-from recontext_data.reports.text import LIMIT, cut, pieces
+from recontext_data.reports.text import LIMIT, cut, pieces, visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -78,6 +78,7 @@ def _environment(limit: int) -> "Environment":
     )
     environment.filters |= {
         "pieces": pieces,
+        "visible": visible,
         "cut": partial(cut, limit=limit),
         "count": lambda value: f"{value:,}",
         "percent": numbers.percent,

@@ -16,6 +16,9 @@ Safe = Callable[[str], str]
 
 _NAME_CELLS = 28
 _LABEL_CELLS = 12
+_LEAST_NAME_CELLS = 6
+_COLUMNS = 80
+_GAP = 2
 
 
 def rates_table(manifest: Manifest, *, safe: Safe) -> "Table":
@@ -143,16 +146,17 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, safe: Safe,
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for index, header in enumerate(headers):
-        width = max(len(header), *[len(row[index]) for row in rows], 1)
-        name = index == 0
+    widths = [max(len(header), *[len(row[i]) for row in rows], 1) for i, header in enumerate(headers)]
+    # What the numbers leave of 80 columns; rich would rather cut the last digits of a sum than a name.
+    name_cells = max(_LEAST_NAME_CELLS, min(name_cells, _COLUMNS - sum(width + _GAP for width in widths[1:])))
+    for index, (header, width) in enumerate(zip(headers, widths, strict=True)):
         table.add_column(
             Text(safe(header)),
-            justify="left" if name else "right",
+            justify="right" if index else "left",
             no_wrap=True,
             overflow="ellipsis",
-            max_width=name_cells if name else None,
-            min_width=min(width, 4) if name else width,
+            max_width=None if index else name_cells,
+            min_width=width if index else None,
         )
     for row in rows:
         table.add_row(*[Text(safe(one_line(cell, limit=80))) for cell in row])

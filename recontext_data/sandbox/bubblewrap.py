@@ -102,7 +102,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self._num_jobs = 0
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in kill()
         with contextlib.ExitStack() as stack:
             files = {inside: stack.enter_context(outside.open("rb")) for inside, outside in _FILES.items()}
             fds = {inside: stream.fileno() for inside, stream in files.items()}
@@ -117,8 +117,9 @@ class _Worker:
         try:
             self._receive(time.monotonic() + START_SECONDS)
         except WorkerLost as error:
+            reason = self._complaint() or str(error)
             self.kill()
-            raise SandboxMissing(f"sandbox: bubblewrap does not start ({self._complaint() or error}); {_HOW_TO_ALLOW}") from None
+            raise SandboxMissing(f"sandbox: bubblewrap does not start ({reason}); {_HOW_TO_ALLOW}") from None
 
     def _complaint(self) -> str:
         self._stderr.seek(0)
@@ -178,6 +179,7 @@ class _Worker:
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
+        self._stderr.close()
         self._process.wait()
 
 

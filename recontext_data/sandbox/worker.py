@@ -38,7 +38,8 @@ _PR_SET_DUMPABLE = 4
 _CAPABILITY_VERSION_3 = 0x2008_0522
 # What MBPP's solutions import: imported once here, not once a job.
 WARM = (
-    "bisect cmath collections copy datetime decimal fractions functools heapq itertools math operator re statistics string typing"
+    "bisect cmath collections copy datetime decimal fractions functools heapq itertools math operator re "
+    "statistics string typing"
 )
 
 _libc = ctypes.CDLL(None, use_errno=True)
