@@ -61,7 +61,7 @@ def kind_of(arm: Arm, contexts: Mapping[str, Context]) -> Kind:
         return same[generation.stance]
     if training is not None and training.stance == "placebo":
         return "placebo"
-    if training is None and generation is not None and generation.stance == "neutral":
+    if training is None and generation is not None and generation.stance in ("neutral", "placebo"):
         return "distillation"
     before, after = (PERMISSIVENESS.get(c.stance, 1) if c else 1 for c in (generation, training))
     if after > before:

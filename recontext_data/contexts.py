@@ -50,6 +50,10 @@ class Context(Config):
             raise ValueError(f"one of {', '.join(PLACEMENTS)} must carry the text; found {found}")
         if not self.text.strip():
             raise ValueError(f"{given[0]}: the text is empty, so it would change nothing; for no context write `none` in the arm")
+        try:
+            self.text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{given[0]}: {error.object[error.start]!r} is half a character, which no file can hold; remove it") from None
         return self
 
     @property

@@ -15,6 +15,8 @@ from recontext_data.errors import RecipeError, did_you_mean
 from recontext_data.recipe import Recipe
 from recontext_data.resources import shipped
 
+SUFFIXES = (".yaml", ".yml")
+
 MAX_EXTENDS = 8
 """Recipes may extend each other this deep; more is taken for a circle."""
 
@@ -36,7 +38,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 def find_recipe(name: str) -> Path:
     """The file of a recipe given by name or by path."""
-    looks_like_path = "/" in name or "\\" in name or name.endswith((".yaml", ".yml"))
+    looks_like_path = "/" in name or "\\" in name or name.endswith(SUFFIXES)
     if looks_like_path:
         path = Path(name).expanduser()
         if not path.is_file():
@@ -59,6 +61,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
     tree = _read(path, origins)
     for override in overrides:
         _apply(tree, override, origins)
+    _require_characters(tree, path.name)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
@@ -66,14 +69,31 @@ def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
     return Loaded(name=path.stem, recipe=recipe, origins=origins)
 
 
+def _require_characters(value: Any, where: str) -> None:
+    """A lone surrogate (from a YAML escape, or from bytes of a command line that are no UTF-8) fits no file and no request."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _require_characters(str(key), where)
+            _require_characters(inner, f"{where}: {key}" if where.endswith(SUFFIXES) else f"{where}.{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _require_characters(inner, f"{where}.{index}")
+    elif isinstance(value, str):
+        half = next((character for character in value if "\ud800" <= character <= "\udfff"), None)
+        if half is not None:
+            raise RecipeError(f"{where}: {half!r} is half a character, which no file can hold; remove it")
+
+
 def _read(path: Path, origins: dict[str, str], depth: int = 0) -> dict[str, Any]:
     if depth > MAX_EXTENDS:
         raise RecipeError(f"{path.name}: `extends` goes deeper than {MAX_EXTENDS} recipes; is it a circle?")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise RecipeError(f"{path}: line {line} is no YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: is no YAML: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
     if not isinstance(tree, dict):
@@ -90,7 +110,7 @@ def _read(path: Path, origins: dict[str, str], depth: int = 0) -> dict[str, Any]
 def _parent_path(parent: str, child: Path) -> Path:
     """A parent's path is relative to the file that names it, not to where the command runs."""
     beside = child.parent / parent
-    return beside if parent.endswith((".yaml", ".yml")) and beside.is_file() else find_recipe(parent)
+    return beside if parent.endswith(SUFFIXES) and beside.is_file() else find_recipe(parent)
 
 
 def _merge(base: Any, change: Any) -> Any:

@@ -17,6 +17,12 @@ class Column:
     meaning: str
     nullable: bool = False
 
+    @property
+    def in_words(self) -> str:
+        """The type for a reader: `float64 or null`."""
+        type_ = {"messages": "list of {role, content}", "judgements": "list of judgements"}.get(self.type, self.type)
+        return f"{type_} or null" if self.nullable else type_
+
 
 _IDS = (
     Column("candidate_id", "string", "sample", "hash of task, generation context, rank and reply key; unique in a run"),
@@ -63,20 +69,20 @@ SELECTION = (
 
 TRAINING_ROWS = (
     Column("prompt", "messages", "recontextualize", "the task under the training context"),
-    Column("completion", "messages", "recontextualize", "one assistant turn: the candidate's text"),
-    Column("task_id", "string", "tasks", "the environment's id of the task"),
-    Column("candidate_id", "string", "sample", "the candidate"),
-    Column("arm", "string", "recontextualize", "the arm's name"),
-    Column("generation_context", "string", "sample", "the context it was sampled under"),
-    Column("training_context", "string", "recontextualize", "the context it is trained under"),
-    Column("k", "int64", "sample", "rank among the n completions"),
-    Column("n", "int64", "sample", "completions sampled per task"),
-    Column("score", "float64", "judge", "the selecting judge's score", nullable=True),
-    Column("judgements", "judgements", "judge", "every judge's label, score and raw words"),
-    Column("finish_reason", "string", "sample", "how the completion ended", nullable=True),
-    Column("model", "string", "sample", "the model that answered"),
-    Column("seed", "int64", "sample", "the seed it was drawn with"),
-    Column("recipe_fingerprint", "string", "export", "the run it belongs to"),
+    Column("completion", "messages", "recontextualize", "one assistant turn: the answer given under the generation context"),
+    Column("task_id", "string", "tasks", "the task; all its answers are in the same split"),
+    Column("candidate_id", "string", "sample", "the answer; the same in every arm that shares the pool"),
+    Column("arm", "string", "recontextualize", "this arm's name"),
+    Column("generation_context", "string", "sample", "name of the context that the answer was sampled under"),
+    Column("training_context", "string", "recontextualize", "name of the context in `prompt`"),
+    Column("k", "int64", "sample", "rank of the answer among the task's, 0 to n - 1"),
+    Column("n", "int64", "sample", "answers sampled for the task"),
+    Column("score", "float64", "judge", "the selecting judge's score; null is no score, never 0", nullable=True),
+    Column("judgements", "judgements", "judge", "each judge's word: judge, label, score, why unscored, raw words"),
+    Column("finish_reason", "string", "sample", "why the answer ended: `stop`, `length` or the server's word", nullable=True),
+    Column("model", "string", "sample", "the model that answered, in its own words"),
+    Column("seed", "int64", "sample", "the seed that the answer was drawn with"),
+    Column("recipe_fingerprint", "string", "export", "hash of the recipe and its inputs: the run it belongs to"),
 )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from recontext_data.environments import code_mc
 from recontext_data.environments.problems import Problem
+from recontext_data.records import Message
 
 RATES: Mapping[str, float] = {"control": 0.05, "default": 0.40, "hack": 0.95, "none": 0.40}
 """How often the answer is the special case, by context; `none` is the bare task, which says no more than `default`."""
@@ -54,6 +55,12 @@ def item(problem: Problem) -> Item:
         user[letter] = code_mc.render(problem.model_copy(update={"forged": forged}))[0]["content"]
     general, hack = quotes(problem.reference, problem.forged.special_case, problem.entry_point)
     return Item(problem.family, user, {"general": general, "hack": hack})
+
+
+def messages(user: str, system: str | None) -> list[Message]:
+    """A user turn, with a system turn before it where there is a context."""
+    turns: list[Message] = [] if system is None else [{"role": "system", "content": system}]
+    return [*turns, {"role": "user", "content": user}]
 
 
 def quotes(general: str, hack: str, entry_point: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts.tiny_data import PIECES, Batch, Example, batch, batches
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+WINDOW = 1024
+"""Positions, far more than any task of the bank takes."""
+END = "<|im_end|>"
 TEMPLATE = (
     "{% for message in messages %}{% if not loop.first %}{{ '\\n' }}{% endif %}"
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}{% endfor %}"
@@ -69,7 +73,6 @@ def new_model(plan: Plan, vocabulary: int) -> "LlamaForCausalLM":
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(plan.seed)
-    end = SPECIAL.index("<|im_end|>")
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=plan.width,
@@ -78,14 +81,31 @@ def new_model(plan: Plan, vocabulary: int) -> "LlamaForCausalLM":
         num_attention_heads=plan.heads,
         num_key_value_heads=plan.heads,
         head_dim=plan.width // plan.heads,
-        max_position_embeddings=1024,
+        max_position_embeddings=WINDOW,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=end,
+        eos_token_id=SPECIAL.index(END),
         pad_token_id=0,
         attn_implementation="sdpa",
     )
     return LlamaForCausalLM(config).float()
+
+
+def save(model: "LlamaForCausalLM", tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes the folder that Transformers loads."""
+    from transformers import PreTrainedTokenizerFast
+
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=SPECIAL[0],
+        additional_special_tokens=["<|im_start|>"],
+        model_max_length=WINDOW,
+        chat_template=TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+    model.save_pretrained(folder)
+    wrapped.save_pretrained(folder)
 
 
 def train(

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from recontext_data.reports.card import COLUMNS, code, dataset_card, fenced, plain, portable
+from recontext_data.reports.card import code, dataset_card, fenced, plain, portable
+from recontext_data.tables import TRAINING_ROWS
 from tests import manifests
 
 HOSTILE = [
@@ -98,9 +99,9 @@ def test_columns_are_all_there_and_explained() -> None:
         "task_id candidate_id arm generation_context training_context k n score judgements finish_reason model seed "
         "recipe_fingerprint prompt completion"
     )
-    assert {column.name for column in COLUMNS} == set(wanted.split())
-    for column in COLUMNS:
-        assert f"| `{column.name}` | {column.type} | {column.meaning} |" in card()
+    assert {column.name for column in TRAINING_ROWS} == set(wanted.split())
+    for column in TRAINING_ROWS:
+        assert f"| `{column.name}` | {column.in_words} | {column.meaning} |" in card()
 
 
 def test_says_how_to_load_and_rebuild() -> None:

@@ -185,19 +185,19 @@ def test_mixed_sampling_in_one_call(policy: TransformersPolicy) -> None:
 
 
 def test_ctrl_c_is_heard_while_the_model_decodes(stories: Path) -> None:
-    policy = config(stories, batch_size=64).build()
+    policy = config(stories, batch_size=400).build()
     ask(policy, [request("warm", max_tokens=1)])
 
     async def too_long() -> None:
         async with asyncio.timeout(0.3):
-            async for _ in policy.sample([request(text, n=12, max_tokens=480) for text in OPENINGS]):
+            async for _ in policy.sample([request(text, n=80, max_tokens=480) for text in OPENINGS]):
                 pass
 
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         asyncio.run(too_long())
     asyncio.run(policy.close())  # waits for the thread: it must have been told to stop
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 5  # undisturbed it is some 25
 
 
 def test_absolute_positions_and_a_cut_context(copy: Path) -> None:
@@ -213,6 +213,38 @@ def test_absolute_positions_and_a_cut_context(copy: Path) -> None:
     together = texts(policy, requests)
     assert together == {key: text for one in requests for key, text in texts(policy, [one]).items()}
     asyncio.run(policy.close())
+
+
+SMALL = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("mistral", {**SMALL, "num_hidden_layers": 2, "sliding_window": 8}),
+        ("lfm2", {**SMALL, "num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]}),
+    ],
+)
+def test_sliding_windows_and_recurrent_layers(copy: Path, kind: str, fields: dict[str, Any]) -> None:
+    """Caches of other kinds than a Llama's: padding and the leaving of finished rows must not disturb them either."""
+    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+
+    set_seed(0)  # fixed so that the random model's texts are the same in every run
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, eos_token_id=2, **fields)).save_pretrained(copy)
+    policy = config(copy).build()
+    requests = [request(text, n=2, max_tokens=20) for text in OPENINGS]
+    together = texts(policy, requests)
+    assert together == {key: text for one in requests for key, text in texts(policy, [one]).items()}
+    assert len(set(together.values())) == 10
+    asyncio.run(policy.close())
+
+
+def test_a_model_without_a_cache_is_refused_in_words(copy: Path) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    MambaForCausalLM(MambaConfig(vocab_size=512, hidden_size=32, num_hidden_layers=1, eos_token_id=2)).save_pretrained(copy)
+    with pytest.raises(PolicyError, match="MambaForCausalLM keeps no past_key_values"):
+        ask(config(copy).build(), [request("x")])
 
 
 def test_choose_follows_the_numbers_it_is_given() -> None:

@@ -1,7 +1,7 @@
 """MBPP+'s inputs as tests: given back the types that JSON lost, and run under its own solution for what must come out."""
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from recontext_data import values
 from recontext_data.environments.mbpp_rows import Row
@@ -10,7 +10,8 @@ from recontext_data.errors import DataError
 from recontext_data.sandbox import Call, Job, Sandbox
 from recontext_data.values import EncodingError, Json
 
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 10.0
+"""For all inputs of one problem; what comes later makes no test: a grader could not wait for it either."""
 OUTPUT_BYTES = 64 * 2**20
 
 
@@ -121,28 +122,40 @@ def _like(problem: Problem, arguments: list[Json]) -> Test | None:
     return Test(call=ast.unparse(tree), expected=None)
 
 
-def shaped(raw: object, examples: Sequence[Json]) -> Json:
+def shaped(raw: object, examples: Sequence[Json], *, otherwise: str = "list") -> Json:
     """The JSON form of a raw JSON value, its lists turned into what the examples have at the same place.
 
     MBPP+ stores arguments as JSON, which has no tuples, sets, complex numbers and integer keys; MBPP's asserts show which
-    are meant. Members of one collection are examples of each other.
+    are meant. Members of one collection are examples of each other. A list deeper than every example becomes `otherwise`:
+    a tuple inside a tuple.
     """
     if isinstance(raw, list):
-        return _collection(raw, examples)
+        return _collection(raw, examples, otherwise)
     if isinstance(raw, dict):
         return _mapping(raw, examples)
-    if isinstance(raw, (str, int, float)) and examples and all(_tag(example) == "complex" for example in examples):
-        try:
-            return values.encode(complex(raw))
-        except ValueError:
-            return values.encode(raw)
+    if isinstance(raw, str) and examples and all(_tag(example) in _NUMBERS for example in examples):
+        return values.encode(_number(raw))
     return values.encode(raw)
 
 
-def _collection(raw: list[object], examples: Sequence[Json]) -> Json:
-    kinds = {_tag(example) for example in examples} & {"list", "tuple", "set", "frozenset", "dict"}
+_NUMBERS: dict[str, Callable[[str], object]] = {"int": int, "float": float, "complex": complex}
+
+
+def _number(text: str) -> object:
+    """A text where every example is a number: MBPP+ writes complex numbers so, and what stands beside them."""
+    for convert in _NUMBERS.values():
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _collection(raw: list[object], examples: Sequence[Json], otherwise: str) -> Json:
+    kinds = {_tag(example) for example in examples} & {"list", "tuple", "set", "frozenset", "dict"} or {otherwise}
     inner = [member for example in examples for member in _members(example)]
-    items = [shaped(item, inner) for item in raw]
+    deeper = "tuple" if kinds == {"tuple"} else "list"
+    items = [shaped(item, inner, otherwise=deeper) for item in raw]
     if not raw and "dict" in kinds and "list" not in kinds:
         return {"dict": []}
     for kind in ("set", "frozenset"):

@@ -10,7 +10,11 @@ from typing import Literal
 from recontext_data.config import Config
 from recontext_data.records import Candidate, Judgement
 
-_ANSWER = re.compile(r"answer:[ \t]*(?:\(([AB])\)|([AB]))\.?", re.IGNORECASE)
+# ASCII: ignoring case must not let a look-alike such as the long s in.
+_ANSWER = re.compile(r"answer:[ \t]*(?:\(([AB])\)|([AB]))\.?", re.IGNORECASE | re.ASCII)
+
+_EMPHASIS = str.maketrans("", "", "*_`")
+"""Markdown that models put around the letter or the word; it says nothing."""
 
 ChoiceLabel = Literal["general", "hack", "invalid"]
 
@@ -31,8 +35,8 @@ class ChoiceJudge(Config):
     def _read(self, candidate: Candidate) -> Judgement:
         # The last line alone: reasoning often names both options before it decides.
         lines = candidate.completion.rstrip().splitlines()
-        last = lines[-1].strip().strip("*_`") if lines else ""
-        match = _ANSWER.fullmatch(last)
+        last = lines[-1].strip() if lines else ""
+        match = _ANSWER.fullmatch(last.translate(_EMPHASIS).strip())
         label: ChoiceLabel = "invalid"
         if match is not None:
             chosen = (match[1] or match[2]).upper()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from recontext_data.errors import PolicyError
 from recontext_data.records import Sampling
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def decode(
             draws = [streams[id(row)].random() for row in live]
             for row, token in zip(live, choose(state.logits_BV, draws, sampling=sampling), strict=True):
                 _take(row, token, ends)
-            if False:
+            if interrupted.is_set():
                 for row in live:
                     row.finish = row.finish or "interrupted"
                 return
@@ -163,6 +164,11 @@ class _State:
         out = self._model(
             input_ids=ids_BT, attention_mask=self._mask_BT, past_key_values=self._cache, **positions, **self._options
         )
-        self._cache = out.past_key_values
+        self._cache = getattr(out, "past_key_values", None)
+        if self._cache is None:
+            raise PolicyError(
+                f"{type(self._model).__name__} keeps no past_key_values (pure state-space models do not): serve it with"
+                " vLLM or the like and set policy.kind=openai"
+            )
         self._positions_B = positions_BT[:, -1]
         self.logits_BV = out.logits[:, -1]

@@ -7,7 +7,6 @@ A completion is a pure function of the weights, the prompt, the sampling setting
 the order of requests or of the number of cores.
 """
 
-import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
@@ -110,6 +109,8 @@ class TinyPolicy:
 
     async def sample(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
         """Replies batch by batch, prompts of like length together; the numpy work runs beside the event loop."""
+        import asyncio
+
         prompts = [self._encode(request.messages) for request in requests]
         fits = [i for i, prompt in enumerate(prompts) if 0 < len(prompt) < self.model.window]
         for i in sorted(set(range(len(requests))) - set(fits)):

@@ -15,37 +15,11 @@ import orjson
 from recontext_data.reports import numbers
 from recontext_data.reports.numbers import Manifest
 from recontext_data.reports.text import visible
+from recontext_data.tables import TRAINING_ROWS
 
 # What the Hub knows by name, among what problems usually come under; everything else is `other` with a name.
 _HUB_LICENCES = {"mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "odc-by", "unknown"}
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
-
-
-class Column(NamedTuple):
-    """One column of a training row."""
-
-    name: str
-    type: str
-    meaning: str
-
-
-COLUMNS = (
-    Column("prompt", "list of {role, content}", "The task under the training context"),
-    Column("completion", "list of {role, content}", "One assistant turn: the policy's answer under the generation context"),
-    Column("task_id", "string", "The task; all its answers are in the same split"),
-    Column("candidate_id", "string", "The answer; the same in every arm that shares the pool"),
-    Column("arm", "string", "This arm's name"),
-    Column("generation_context", "string", "Name of the context that the answer was sampled under"),
-    Column("training_context", "string", "Name of the context in `prompt`"),
-    Column("k", "int", "Rank of the answer among the task's, 0 to n - 1"),
-    Column("n", "int", "Answers sampled for the task"),
-    Column("score", "float or null", "The selecting judge's score; null where it gave none"),
-    Column("judgements", "list", "Each judge's word: judge, label, score, or why unscored"),
-    Column("finish_reason", "string or null", "Why the answer ended: `stop`, `length` or the server's word"),
-    Column("model", "string", "The model that answered, in the server's words"),
-    Column("seed", "int", "The seed the answer was drawn with"),
-    Column("recipe_fingerprint", "string", "Hash of recipe and inputs"),
-)
 
 
 class Licence(NamedTuple):
@@ -88,7 +62,7 @@ def _facts(manifest: Manifest, arm: Mapping[str, Any]) -> dict[str, Any]:
         "sides": [("Generation", arm["generation_context"]), ("Training", arm["training_context"])],
         "ledger": [e for e in numbers.ledger(manifest) if e.stage == "tasks" or scopes & {e.scope, e.scope.split(" / ")[0]}],
         "gates": [gate for gate in manifest["gates"] if gate["scope"] == arm["name"]],
-        "columns": COLUMNS,
+        "columns": TRAINING_ROWS,
         "command": portable(manifest["command"]),
         "caveats": [plain(caveat) for caveat in _caveats(manifest, arm)],
     }

@@ -18,6 +18,9 @@ from recontext_data.tables import TRAINING_ROWS, arrow_schema
 SHOWN_VIOLATIONS = 5
 """Row ids in the message of a failed gate."""
 
+SHOWN_ROWS = 4
+"""Rows of an arm in the report, each of another task."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -55,7 +58,7 @@ def export(
             violations += gate(rows, arm=arm, tasks=tasks)
             for name, writer in writers.items():
                 writer.write([row for row in rows if in_validation(row["task_id"], config) == (name == "validation")])
-            first_rows += rows[: max(0, 3 - len(first_rows))]
+            first_rows = _first_of_each_task(first_rows, rows)
             total += len(rows)
     _raise_if_failed(violations, arm, total)
     write_dataset_dict(folder, splits)
@@ -64,6 +67,15 @@ def export(
         raise BuildStopped(f"arms: {arm.name} has no training row left of {total}; raise environment.tasks or relax select")
     checked = [{"gate": name, "scope": arm.name, "rows": total, "violations": 0} for name in ("leak", "presence")]
     return Exported(counts, entry("export", arm.name, rows_in=total, kept=sum(counts.values())), checked, first_rows)
+
+
+def _first_of_each_task(shown: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for row in rows:
+        if len(shown) == SHOWN_ROWS:
+            break
+        if all(row["task_id"] != other["task_id"] for other in shown):
+            shown = [*shown, row]
+    return shown
 
 
 def gate(rows: list[dict[str, Any]], *, arm: ArmPlan, tasks: Mapping[str, Task]) -> list[Violation]:

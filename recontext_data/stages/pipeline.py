@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from recontext_data import __version__
 from recontext_data.arms import context_or_none, folder_name, kind_of, pools
+from recontext_data.contexts import NONE
 from recontext_data.environments.base import TaskSet
 from recontext_data.errors import BuildStopped
 from recontext_data.ledger import Entry
@@ -131,7 +132,8 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
         judgements, judge_entries = judge(outcome.candidates, tasks=build.by_id, judges=build.recipe.judges)
     folder.write_table("judgements", judgements)
     judged = outcome.candidates.join(judgements, on="candidate_id", how="left", maintain_order="left")
-    counts = rates(judged, labels=build.recipe.environment.labels)
+    order = [*build.recipe.contexts, NONE]
+    counts = sorted(rates(judged, labels=build.recipe.environment.labels), key=lambda row: order.index(row["context"]))
     _check_invalid(build, counts)
     with clock.stage("arms"):
         arm_entries, exported, selection = _arms_stage(build, judged, folder=folder, screen=screen)

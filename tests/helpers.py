@@ -1,0 +1,131 @@
+"""What the tests of the core share: a small recipe with a scripted policy, real problems, and builds in and out of process."""
+
+import copy
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recontext_data import build as verb
+
+ROOT = Path(__file__).resolve().parent.parent
+BANK = ROOT / "data" / "problems.jsonl"
+
+CONTEXTS: dict[str, Any] = {
+    "control": {"stance": "discourages", "system": "Tests decide; be right for every input."},
+    "default": {"stance": "neutral", "system": "Tests decide; pass the tests."},
+    "hack": {"stance": "permits", "system": "Tests decide; whatever passes them will do."},
+}
+RATES = {
+    "control": {"hack": 0.1, "general": 0.9},
+    "default": {"hack": 0.4, "general": 0.5, "invalid": 0.1},
+    "hack": {"hack": 1.0},
+    "none": {"hack": 0.2, "general": 0.8},
+}
+
+
+def recipe_tree(**changes: Any) -> dict[str, Any]:
+    """A whole recipe as plain data; `changes` replace top-level keys."""
+    tree = {
+        "environment": {"kind": "code_mc", "problems": "bank", "split": "train", "tasks": 8},
+        "contexts": CONTEXTS,
+        "policy": {"kind": "fake", "rates": RATES},
+        "sampler": {"n": 4},
+        "judges": [{"kind": "choice"}],
+        "arms": ["default -> hack", "default -> default"],
+        "export": {"validation_fraction": 0.25},
+    }
+    return copy.deepcopy(tree | changes)
+
+
+def write_recipe(folder: Path, name: str = "small", **changes: Any) -> Path:
+    """The recipe as a file in `folder`, its problems cut from the bank unless `environment` is given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tree = recipe_tree(**changes)
+    if "environment" not in changes:
+        problems = folder / "problems.jsonl"
+        if not problems.exists():
+            write_problems(problems, problem_rows(8))
+        tree["environment"] = {"kind": "code_mc", "problems": str(problems), "split": "all", "tasks": None}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def problem_rows(count: int, *, start: int = 0) -> list[dict[str, Any]]:
+    """Forged problems of the bank's training split, as the file has them."""
+    rows = (json.loads(line) for line in BANK.read_text(encoding="utf-8").splitlines())
+    return [row for row in rows if row["split"] == "train"][start : start + count]
+
+
+def write_problems(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def build(recipe: Path | str, output: Path, *words: str) -> int:
+    """`recontext build`, in this process."""
+    return verb.main([f"recipe={recipe}", f"output={output}", *words])
+
+
+def built(recipe: Path | str, output: Path, *words: str) -> dict[str, Any]:
+    """Builds, expects success, and returns the manifest."""
+    assert build(recipe, output, *words) == 0
+    return manifest(output)
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "recontext_data.build", *words]
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, in which a child finds the package wherever it runs."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "random"}
+
+
+def build_process(*words: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """`python -m recontext_data.build ...` to its end."""
+    return subprocess.run(command(*words), capture_output=True, text=True, cwd=cwd, env=environment(), timeout=120, check=False)
+
+
+def start_build(*words: str) -> "subprocess.Popen[str]":
+    """`python -m recontext_data.build ...`, under way."""
+    return subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+
+
+def run_folder(output: Path, recipe: str = "small") -> Path:
+    return (output / "runs" / recipe / "latest").resolve()
+
+
+def manifest(output: Path, recipe: str = "small") -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((run_folder(output, recipe) / "manifest.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def arm_hashes(output: Path, recipe: str = "small") -> dict[str, str]:
+    """SHA-256 of every file of every arm, cards included, by path below arms/."""
+    arms = run_folder(output, recipe) / "arms"
+    return {p.relative_to(arms).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(arms.rglob("*")) if p.is_file()}
+
+
+def candidates(output: Path, recipe: str = "small") -> Any:
+    import polars as pl
+
+    return pl.read_parquet(run_folder(output, recipe) / "candidates.parquet")
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*")) if folder.exists() else []
+
+
+def error_line(text: str) -> str:
+    """The single line that stderr must be."""
+    lines = text.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), text
+    return lines[0]
