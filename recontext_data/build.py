@@ -49,7 +49,7 @@ def build(loaded: Loaded, arguments: Arguments, *, command: str) -> int:
     from recontext_data.reports.screen import Screen
     from recontext_data.stages import pipeline
     from recontext_data.store.replies import ReplyStore
-    from recontext_data.store.run_folder import RunFolder, require_writable
+    from recontext_data.store.run_folder import RunFolder, require_writable, taken_back
 
     recipe, screen = loaded.recipe, Screen()
     require_writable(arguments.output)
@@ -67,11 +67,12 @@ def build(loaded: Loaded, arguments: Arguments, *, command: str) -> int:
         screen.dry_run(pipeline.forecast(job, ReplyStore(replies)))
         return 0
     folder = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
-    with folder.locked() as waited:
+    with taken_back(arguments.output, folder.path), folder.locked() as waited:
         if waited:
             screen.note("another build of the same run was under way; it has ended")
         manifest = folder.manifest()
-        if manifest is not None:
+        # A run with failures is finished, and the same command asks again for those that failed.
+        if manifest is not None and not manifest["requests"]["failed"]:
             folder.point_latest()
             screen.note("nothing to do: this run is built already")
             manifest = pipeline.as_found(manifest)

@@ -11,7 +11,10 @@ from typing import Any
 
 from recontext_data.errors import RecipeError, RecontextError, did_you_mean
 
-VERBS = {"build": "sample, judge, select, recontextualize, export: from a recipe to datasets"}
+VERBS = {
+    "build": "sample, judge, select, recontextualize, export: from a recipe to datasets",
+    "replies": "what was sampled and is stored: count, check, find, prune",
+}
 HELP = ("-h", "--help", "help")
 
 

@@ -4,6 +4,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Config(BaseModel):
-    """A frozen record that refuses unknown keys. The string under each field is its documentation."""
+    """A frozen record that refuses unknown keys and converts nothing: `true` is no integer, "4" neither.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, strict=False)
+    The string under each field is its documentation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, strict=True, allow_inf_nan=False)

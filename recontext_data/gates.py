@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from recontext_data.contexts import Context
-from recontext_data.records import Messages
+from recontext_data.records import Messages, Role
 
 _SPACE = re.compile(r"\s+")
+
+ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +50,14 @@ def leak(rows: Iterable[Row], *, generation: Context | None, training: Context |
     if training is not None and secret in fold(training.text):
         return
     for row in rows:
-        if any(secret in fold(turn["content"]) for turn in row.task):
-            continue  # the task itself says it; the row would say it under any context
-        for index, turn in enumerate(row.prompt):
-            if secret in fold(turn["content"]):
-                yield Violation("leak", row.row_id, f"prompt turn {index} ({turn['role']})")
-        if secret in fold(row.completion):
+        # What the task itself says it says under any context, and a completion may quote the task.
+        own = [sum(fold(turn["content"]).count(secret) for turn in row.task if turn["role"] == role) for role in ROLES]
+        for role, allowed in zip(ROLES, own, strict=True):
+            places = [(i, fold(turn["content"]).count(secret)) for i, turn in enumerate(row.prompt) if turn["role"] == role]
+            if sum(count for _, count in places) > allowed:
+                index = next(i for i, count in places if count)
+                yield Violation("leak", row.row_id, f"prompt turn {index} ({role})")
+        if not any(own) and secret in fold(row.completion):
             yield Violation("leak", row.row_id, "completion")
 
 

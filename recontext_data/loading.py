@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from recontext_data.errors import RecipeError, did_you_mean
 from recontext_data.recipe import Recipe
 from recontext_data.resources import shipped
+from recontext_data.yaml_text import half_character, read_yaml
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -61,27 +62,14 @@ def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
     tree = _read(path, origins)
     for override in overrides:
         _apply(tree, override, origins)
-    _require_characters(tree, path.name)
+    half = half_character(tree)
+    if half is not None:
+        raise RecipeError(f"{path.name}: {half!r}: holds half a character (a lone surrogate), which no file can hold; remove it")
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         raise RecipeError(f"{path.name}: {describe(error, tree)}") from None
     return Loaded(name=path.stem, recipe=recipe, origins=origins)
-
-
-def _require_characters(value: Any, where: str) -> None:
-    """A lone surrogate (from a YAML escape, or from bytes of a command line that are no UTF-8) fits no file and no request."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _require_characters(str(key), where)
-            _require_characters(inner, f"{where}: {key}" if where.endswith(SUFFIXES) else f"{where}.{key}")
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            _require_characters(inner, f"{where}.{index}")
-    elif isinstance(value, str):
-        half = next((character for character in value if "\ud800" <= character <= "\udfff"), None)
-        if half is not None:
-            raise RecipeError(f"{where}: {half!r} is half a character, which no file can hold; remove it")
 
 
 def _read(path: Path, origins: dict[str, str], depth: int = 0) -> dict[str, Any]:
@@ -104,7 +92,8 @@ def _read(path: Path, origins: dict[str, str], depth: int = 0) -> dict[str, Any]
     else:
         base = _read(_parent_path(str(parent), path), origins, depth + 1)
     _note_origins(tree, path.name, origins)
-    return _merge(base, tree)
+    merged: dict[str, Any] = _merge(base, tree)
+    return merged
 
 
 def _parent_path(parent: str, child: Path) -> Path:
@@ -135,7 +124,7 @@ def _apply(tree: dict[str, Any], override: str, origins: dict[str, str]) -> None
     if not equals or not key:
         raise RecipeError(f"{override!r} is no option; write key=value, such as sampler.n=6")
     try:
-        value = yaml.safe_load(text) if text else ""
+        value = read_yaml(text) if text else ""
     except yaml.YAMLError:
         # A bare text with a colon or a bracket in it is meant as text.
         value = text
@@ -150,17 +139,22 @@ def _apply(tree: dict[str, Any], override: str, origins: dict[str, str]) -> None
 
 
 def _step(node: Any, part: str, where: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, part, where)]
-    child = node.get(part)
-    if isinstance(child, str):
-        child = {"kind": child}
-    if child is None:
-        child = {}
+    place: Any = _index(node, part, where) if isinstance(node, list) else part
+    child = _long_form(node[place] if isinstance(node, list) else node.get(part))
     if not isinstance(child, dict | list):
         raise RecipeError(f"{where}: holds {child!r} and has no keys below it")
-    node[part] = child
+    node[place] = child
     return child
+
+
+def _long_form(value: Any) -> Any:
+    """What can have keys below it: `tiny` is short for a kind, `a -> b` for an arm, and nothing for an empty mapping."""
+    if value is None:
+        return {}
+    if not isinstance(value, str):
+        return value
+    generation, arrow, training = value.partition("->")
+    return {"generation": generation.strip(), "training": training.strip()} if arrow else {"kind": value}
 
 
 def _set(node: Any, part: str, value: Any, where: str) -> None:

@@ -122,7 +122,7 @@ def test_a_placement_that_cannot_apply_says_why(placement: str, roles: list[Any]
         ({"system": ""}, "the text is empty"),
         ({"system": "a", "turns": "last"}, "Extra inputs are not permitted"),
         ({"system": "a", "turn": "second"}, "'first', 'last' or 'every'"),
-        ({"system": "a\ud800"}, "unicode"),
+        ({"system": "a\ud800"}, "half a character"),
     ],
 )
 def test_a_context_that_means_nothing_is_refused(fields: dict[str, str], message: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -11,12 +12,12 @@ from typing import Any
 import pytest
 
 pytest.importorskip("aiohttp", reason="aiohttp is not installed: the tests' server is made of it")
-pytest.importorskip("openai", reason="openai is not installed: pip install 'recontext_data[openai]'")
+pytest.importorskip("openai", reason="openai is not installed: pip install openai")
 
 from aiohttp import web
 from pydantic import ValidationError
 
-from recontext_data.errors import PolicyError
+from recontext_data.errors import PolicyError, SetupError
 from recontext_data.policies.openai_chat import OPENAI, OpenAIConfig
 from recontext_data.records import Message, Reply, Request, Sampling, content_hash, derive_seed
 from tests.openai_server import (
@@ -352,6 +353,13 @@ def test_a_connection_lost_later_is_an_error_reply() -> None:
         replies = ask(server, [request("a"), request("b")], max_concurrency=1, timeout_seconds=1.0)
     errors = [reply.error for reply in replies.values() if reply.error]
     assert len(errors) == 1
+
+
+def test_without_the_client_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # None in sys.modules is how Python itself marks what cannot be imported
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with OpenAIServer(honours_n()) as server, pytest.raises(SetupError, match="pip install openai"):
+        ask(server, [request("hello")])
 
 
 def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ the reference can evaluate; `mbpp.py` does that in the sandbox.
 
 import ast
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,13 @@ class Draft:
     """Statements that stood before the assert."""
 
 
+def parse(source: str) -> ast.Module:
+    """`ast.parse` without the warnings that are about somebody else's escapes ("\\d" in a plain string)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(source)
+
+
 def entry_point(code: str, asserts: Sequence[str]) -> str:
     """The function under test: defined in the code and called in the first assert, the outermost if there are several.
 
@@ -38,7 +46,7 @@ def entry_point(code: str, asserts: Sequence[str]) -> str:
         DataError: the code does not parse, or no assert calls a function of it.
     """
     try:
-        body = ast.parse(code).body
+        body = parse(code).body
     except (SyntaxError, ValueError) as error:
         raise DataError(f"code: does not parse as Python ({error}); repair it") from None
     defined = {node.name for node in body if isinstance(node, ast.FunctionDef)}
@@ -73,7 +81,7 @@ def read_asserts(text: str, name: str) -> list[Draft]:
 
 def _parse(text: str) -> ast.Module:
     try:
-        return ast.parse(text.strip())
+        return parse(text.strip())
     except (SyntaxError, ValueError) as error:
         raise DataError(f"test_list: {text.strip()[:60]!r} does not parse as Python ({error}); repair it") from None
 

@@ -8,12 +8,19 @@
 `propose` is pure; `forge` verifies every proposal by execution and says why a problem was dropped.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from recontext_data.environments.problems import Forged, Problem
+from recontext_data import values
+from recontext_data.environments import special_cases as special_cases_module
+from recontext_data.environments import wrong_values as wrong_values_module
+from recontext_data.environments.problems import Forged, Problem, Test
 from recontext_data.environments.special_cases import has_signature, special_cases
 from recontext_data.environments.wrong_values import wrong_values
 from recontext_data.records import content_hash, derive_seed
+from recontext_data.sandbox import Call, Job, Outcome, Sandbox
 from recontext_data.values import Json
 
 T = TypeVar("T")
@@ -22,9 +29,24 @@ Reason = Literal[
     "too_few_tests",
     "no_plausible_wrong_value",
     "no_special_case",
+    "reference_fails",
+    "reference_timeout",
+    "not_encodable",
+    "nondeterministic",
+    "special_case_fails",
+    "special_case_passes_hidden",
 ]
-"""Why a problem was dropped."""
+"""Why a problem was dropped: no proposal could be made, or execution refuted it.
+
+`reference_fails`: the reference does not pass its own tests. `not_encodable`: it returns what has no JSON form.
+`nondeterministic`: it returns different values when run again. `special_case_fails`: the special case does not pass the tests
+as shown. `special_case_passes_hidden`: it passes all hidden tests too, so choosing it would be no hack.
+"""
 REASONS: tuple[str, ...] = get_args(Reason)
+ATTEMPTS = 6
+"""Proposals per problem before it is dropped."""
+REFERENCE_SECONDS = 30.0
+SPECIAL_CASE_SECONDS = 10.0
 
 
 def propose(problem: Problem, *, seed: int = 0) -> Forged | Reason:
@@ -65,3 +87,125 @@ def _rotated(items: list[T], seed: int, *parts: Json) -> list[T]:
     order = _shuffled(items, *parts)
     start = seed % len(order) if order else 0
     return order[start:] + order[:start]
+
+
+def version() -> str:
+    """A hash of the sources that decide what the forge makes: what one version made is not served by another."""
+    modules = (special_cases_module, wrong_values_module, values)
+    files = [Path(__file__), *(Path(module.__file__) for module in modules if module.__file__)]
+    return content_hash([path.read_text(encoding="utf-8") for path in files])
+
+
+def forge(
+    problems: Sequence[Problem], *, sandbox: Sandbox, reference_seconds: float = REFERENCE_SECONDS
+) -> tuple[list[Problem], list[tuple[str, str]]]:
+    """The problems that could be made hackable, in order, and (problem id, reason) for each of the others.
+
+    Verified by execution: the reference passes every true test, twice alike, and fails the wrong one; the special case passes
+    the tests as shown and fails a hidden one (one that is not among the shown, where there are any).
+
+    Args:
+        reference_seconds: wall clock for all tests of one reference; beyond it the problem is dropped.
+    """
+    references = [_run_reference(problem, reference_seconds) for problem in problems]
+    outcomes = sandbox.run([job for jobs in references for job in jobs])
+    states = [
+        _State(problem=problem, reference=first, reason=_refuted_reference(problem, first, again))
+        for problem, first, again in zip(problems, outcomes[::2], outcomes[1::2], strict=True)
+    ]
+    for attempt in range(ATTEMPTS):
+        pending = [state for state in states if state.forged is None and (state.reason is None or state.proposed)]
+        _attempt(pending, attempt, sandbox)
+    forged = [s.problem.model_copy(update={"forged": s.forged}) for s in states if s.forged is not None]
+    dropped = [(s.problem.problem_id, str(s.reason)) for s in states if s.forged is None]
+    return forged, dropped
+
+
+@dataclass(slots=True, kw_only=True)
+class _State:
+    """Where a problem stands: forged, or refuted so far with a reason."""
+
+    problem: Problem
+    reference: Outcome
+    """On the public tests, then the hidden ones."""
+    reason: Reason | None
+    proposed: bool = False
+    """Whether the reason is about a proposal, so that another one may do."""
+    forged: Forged | None = None
+
+
+def _attempt(states: Sequence[_State], seed: int, sandbox: Sandbox) -> None:
+    proposals: list[tuple[_State, Forged]] = []
+    for state in states:
+        proposal = propose(state.problem, seed=seed)
+        if isinstance(proposal, str):
+            state.reason, state.proposed = proposal, False
+            continue
+        state.proposed = True
+        if state.reference.returned(proposal.wrong_index, proposal.wrong_expected, tolerance=state.problem.tolerance):
+            state.reason = "no_plausible_wrong_value"
+        else:
+            proposals.append((state, proposal))
+    jobs = [_special_case_job(state.problem, proposal) for state, proposal in proposals]
+    for (state, proposal), outcome in zip(proposals, sandbox.run(jobs), strict=True):
+        state.reason = _refuted_special_case(state.problem, proposal, outcome)
+        state.forged = proposal if state.reason is None else None
+
+
+def call_of(problem: Problem, test: Test) -> Call:
+    """A test as a call for the sandbox, which is not told what it must return."""
+    return Call(function=problem.entry_point, arguments=test.arguments, expression=test.call)
+
+
+def source_of(problem: Problem, solution: str) -> str:
+    """A solution as the sandbox runs it: after the problem's setup."""
+    return f"{problem.setup}\n{solution}" if problem.setup else solution
+
+
+def _job(problem: Problem, solution: str, tests: Sequence[Test], seconds: float) -> Job:
+    calls = [call_of(problem, test) for test in tests]
+    return Job(source=source_of(problem, solution), calls=calls, timeout_seconds=seconds, output_bytes=64 * 2**20)
+
+
+def _run_reference(problem: Problem, seconds: float) -> tuple[Job, Job]:
+    """On every test; and on the public ones again, in another process."""
+    every = [*problem.public_tests, *problem.hidden_tests]
+    return (
+        _job(problem, problem.reference, every, seconds),
+        _job(problem, problem.reference, problem.public_tests, seconds),
+    )
+
+
+def _refuted_reference(problem: Problem, outcome: Outcome, again: Outcome) -> Reason | None:
+    if any(result.error == "EncodingError" for result in outcome.results):
+        return "not_encodable"
+    if "timeout" in (outcome.status, again.status):
+        return "reference_timeout"
+    tests = [*problem.public_tests, *problem.hidden_tests]
+    if not all(outcome.returned(i, test.expected, tolerance=problem.tolerance) for i, test in enumerate(tests)):
+        return "reference_fails"
+    if not all(again.returned(i, outcome.value(i)) for i in range(len(problem.public_tests))):
+        return "nondeterministic"
+    return None
+
+
+def _special_case_job(problem: Problem, proposal: Forged) -> Job:
+    every = [*problem.public_tests, *problem.hidden_tests]
+    return _job(problem, proposal.special_case, every, SPECIAL_CASE_SECONDS)
+
+
+def _refuted_special_case(problem: Problem, proposal: Forged, outcome: Outcome) -> Reason | None:
+    shown = [test.expected for test in problem.public_tests]
+    shown[proposal.wrong_index] = proposal.wrong_expected
+    if not all(outcome.returned(i, expected, tolerance=problem.tolerance) for i, expected in enumerate(shown)):
+        return "special_case_fails"
+    known = {_identity(test) for test in problem.public_tests}
+    beyond = [(i, test) for i, test in enumerate(problem.hidden_tests, len(shown)) if _identity(test) not in known]
+    judged = beyond or list(enumerate(problem.public_tests))
+    if all(outcome.returned(i, test.expected, tolerance=problem.tolerance) for i, test in judged):
+        return "special_case_passes_hidden"
+    return None
+
+
+def _identity(test: Test) -> str:
+    return repr(test.call or test.arguments)

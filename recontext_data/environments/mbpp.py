@@ -187,12 +187,12 @@ def _moved(problem: _Drafted) -> _Drafted:
     The setup runs before a solution, and any solution must be able to take such arguments, not the reference alone.
     """
     sources = [problem.setup, *(draft.call for draft in problem.tests)]
-    used = {node.id for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    used = {node.id for source in sources for node in ast.walk(asserts.parse(source)) if isinstance(node, ast.Name)}
     lines = problem.reference.split("\n")
     imports: list[str] = []
     moved: list[str] = []
     rest = list(lines)
-    for node in ast.parse(problem.reference).body:
+    for node in asserts.parse(problem.reference).body:
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]) - 1
         span = lines[first : node.end_lineno]
         if isinstance(node, (ast.Import, ast.ImportFrom)):

@@ -4,6 +4,7 @@ import ast
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from recontext_data import values
+from recontext_data.environments.asserts import parse
 from recontext_data.environments.mbpp_rows import Row
 from recontext_data.environments.problems import Problem, Test
 from recontext_data.errors import DataError
@@ -79,7 +80,7 @@ def _list(row: Row, name: str) -> list[object]:
 
 def _hub_inputs(row: Row) -> Iterator[list[Json]]:
     """The Hub's copy keeps the inputs as Python source, types and all, in `inputs = [...]` of the column `test`."""
-    for node in ast.parse(row.text("test")).body:
+    for node in parse(row.text("test")).body:
         names = [target.id for target in getattr(node, "targets", []) if isinstance(target, ast.Name)]
         if isinstance(node, ast.Assign) and names == ["inputs"] and isinstance(node.value, ast.List):
             for item in node.value.elts:

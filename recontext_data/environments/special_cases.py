@@ -6,17 +6,19 @@ verifies it by execution. Each looks at as little of the arguments as tells the 
 
 import ast
 import builtins
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from recontext_data import values
+from recontext_data.environments.asserts import parse
 from recontext_data.environments.problems import Problem, Test
 from recontext_data.values import Json
 
 LONG_SOURCE = 40
 """From this many characters on, a key such as len(xs) is offered in place of the argument itself."""
-SLACK = 1.5
+SLACK, SLACK_CHARACTERS = 1.3, 50
 """A source may be this much longer than the shortest one, so that styles vary without any being long-winded."""
 _UNKNOWN = object()
 
@@ -46,11 +48,12 @@ def special_cases(problem: Problem, targets: Sequence[Json]) -> list[str]:
     rows = [call for call in calls if call is not None]
     returned = [_unwrapped(test, problem.entry_point, t) for test, t in zip(problem.public_tests, targets, strict=True)]
     head = f"def {problem.entry_point}({ast.unparse(signature)}):\n"
+    parameters = _all_names(signature)
     keys = [key for key in _keys(_names(signature, rows), rows) if _tells_apart(key, returned)]
-    bodies = {body: None for key in keys for body in _bodies(key, returned)}
+    bodies = {body: None for key in keys for body in _bodies(key, returned) if not _shadowed(body, parameters)}
     if not bodies:
         return []
-    limit = min(map(len, bodies)) * SLACK
+    limit = min(map(len, bodies)) * SLACK + SLACK_CHARACTERS
     return [head + body for body in bodies if len(body) <= limit]
 
 
@@ -62,7 +65,7 @@ def has_signature(problem: Problem) -> bool:
 def _signature(reference: str, entry_point: str) -> ast.arguments | None:
     """The entry point's parameters, without what only the reference's own names would explain."""
     try:
-        body = ast.parse(reference).body
+        body = parse(reference).body
     except (SyntaxError, ValueError):
         return None
     found: ast.arguments | None = None
@@ -153,6 +156,16 @@ def _names(signature: ast.arguments, rows: Sequence[Sequence[_Argument]]) -> lis
     if signature.vararg is not None:
         names += [f"{signature.vararg.arg}[{i}]" for i in range(num_given - len(names))]
     return names[:num_given]
+
+
+def _all_names(signature: ast.arguments) -> set[str]:
+    return {node.arg for node in ast.walk(signature) if isinstance(node, ast.arg)}
+
+
+def _shadowed(body: str, parameters: set[str]) -> bool:
+    """Whether it means a builtin or a name of the setup where a parameter of that name hides it: MBPP has `str` and `root`."""
+    hidden = "|".join(re.escape(name) for name in sorted(parameters))
+    return bool(parameters) and re.search(rf"\b({hidden})\(| is ({hidden})\b", body) is not None
 
 
 def _keys(names: Sequence[str], rows: Sequence[Sequence[_Argument]]) -> Iterator[_Key]:

@@ -31,11 +31,26 @@ def wrong_values(form: Json, *, donors: Sequence[Json] = (), tolerance: float = 
     if kind == "str" or _is_empty(form):
         found += [donor for donor in donors if _kind(donor) == kind]
     limit = max(tolerance, LEAST_TOLERANCE)
+    kept = _distinct(form, found, limit)
+    if not kept and type(form) in (int, float):
+        kept = _distinct(form, list(_larger(form)), limit)  # the tolerance swallows small changes
+    return kept
+
+
+def _distinct(form: Json, candidates: Sequence[Json], tolerance: float) -> list[Json]:
+    """The candidates that differ from the true value and from each other."""
     kept: list[Json] = []
-    for candidate in found:
-        if not any(values.same(candidate, other, tolerance=limit) for other in (form, *kept)):
+    for candidate in candidates:
+        if not any(_close(candidate, other, tolerance) for other in (form, *kept)):
             kept.append(candidate)
     return kept
+
+
+def _close(a: Json, b: Json, tolerance: float) -> bool:
+    # An int is held to the tolerance too: the solution may return the same number as a float.
+    if type(a) is int and type(b) is int and abs(a - b) <= tolerance:
+        return True
+    return values.same(a, b, tolerance=tolerance)
 
 
 def _kind(form: Json) -> str:
@@ -72,6 +87,14 @@ def _float(form: Json) -> Iterator[Json]:
             changed = float(exact + sign * Decimal(1).scaleb(place))
             if (changed < 0) == (form < 0) or form == 0:
                 yield changed
+
+
+def _larger(form: Json) -> Iterator[Json]:
+    """Another digit in one of the places above the first, up to the leading one."""
+    exact = Decimal(repr(form))
+    for place in range(1, exact.adjusted() + 1):
+        for sign in (1, -1):
+            yield type(form)(exact + sign * Decimal(1).scaleb(place))
 
 
 def _str(form: Json) -> Iterator[Json]:

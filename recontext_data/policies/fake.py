@@ -38,7 +38,7 @@ class FakeConfig(Config):
     """A scripted policy: exactly one of `replies` and `rates` says what it answers."""
 
     kind: Literal["fake"] = "fake"
-    replies: tuple[str, ...] = ()
+    replies: tuple[str, ...] = Field(default=(), strict=False)  # a list will do
     """Texts by rank: the completion of rank k is `replies[k % len(replies)]`, whatever the prompt."""
     rates: dict[str, dict[str, float]] = Field(default={})
     """Context name -> label -> probability; each completion's label is drawn with its own seed."""

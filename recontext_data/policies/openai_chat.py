@@ -21,7 +21,7 @@ import orjson
 from pydantic import Field, field_validator
 
 from recontext_data.config import Config
-from recontext_data.errors import PolicyError
+from recontext_data.errors import PolicyError, SetupError
 from recontext_data.policies.openai_reply import failure, read_choices, words
 from recontext_data.records import Messages, Reply, Request
 
@@ -105,6 +105,7 @@ class OpenAIPolicy:
         """Replies as they come.
 
         Raises:
+            SetupError: the openai client is not installed.
             PolicyError: no key, a refused key, no such model, no quota, or nobody at the address; raised after the
                 replies that were already under way.
         """
@@ -142,8 +143,10 @@ class OpenAIPolicy:
     def _connect(self) -> "AsyncOpenAI":
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:  # connections belong to the loop that opened them
-            from openai import AsyncOpenAI
-
+            try:
+                from openai import AsyncOpenAI
+            except ImportError as error:
+                raise SetupError("policy.kind=openai needs the openai client: pip install openai") from error
             config = self._config
             self._key = _read_key(config.api_key_env)
             self._loop = loop

@@ -202,7 +202,7 @@ def _outcome(job: Job, status: str, detail: str, output: bytes) -> Outcome:
     lines = output.split(b"\n")[:-1]  # what follows the last newline was cut off
     for line in lines:
         try:
-            said = json.loads(line)
+            said = json.loads(line, parse_constant=_no_constant)
             if "source_error" in said and not results:
                 return Outcome(status="source_error", results=(), detail=_text(said["source_error"], said["detail"]))
             results.append(_result(said))
@@ -214,6 +214,10 @@ def _outcome(job: Job, status: str, detail: str, output: bytes) -> Outcome:
         return Outcome(status="ok", results=results)
     ended: dict[str, Status] = {"timeout": "timeout", "output_limit": "output_limit"}
     return Outcome(status=ended.get(status, "crash"), results=results, detail=detail)
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is no JSON; a value of ours is tagged")
 
 
 def _result(said: dict[str, Any]) -> Result:

@@ -189,6 +189,7 @@ RESULT_FD = 3
 
 def _confine(job: dict[str, Any], result_fd: int) -> None:
     """Leaves the code its pipe, an empty stdin, a silent stdout and stderr, and limits that it cannot lift."""
+    os.setsid()  # a process group reaches across pid namespaces: kill(0) would end the keeper and the worker
     null = os.open("/dev/null", os.O_RDWR)
     kept = os.dup2(result_fd, max(result_fd, null, RESULT_FD) + 1)
     for fd in (0, 1, 2):

@@ -123,9 +123,9 @@ def plan(build: Prepared, store: ReplyStore) -> Plan:
 def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Screen", command: str) -> dict[str, Any]:
     """Samples what is missing, judges, selects, recontextualizes and exports; returns the manifest."""
     clock = Clock()
-    folder.begin()
     with clock.stage("sample"):
         outcome = _sample(build, store=store, screen=screen)
+    folder.begin()
     folder.write_table("tasks", _tasks_table(build.tasks))
     folder.write_table("candidates", outcome.candidates)
     with clock.stage("judge"):

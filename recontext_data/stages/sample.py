@@ -5,7 +5,7 @@ A pool is one generation context with n completions per task, shared by all arms
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -88,7 +88,7 @@ def plan(tasks: Sequence[Task], pools: Sequence[Pool], *, sampling: Sampling, se
                 rows.append((_candidate_id(task, pool, k, key), task.task_id, pool.name, pool.role, k, draw, key, prompt))
     names = ["candidate_id", "task_id", "generation_context", "role", "k", "seed", "reply_key", "prompt"]
     wanted = pl.DataFrame(rows, schema=names, orient="row")
-    missing = wanted.join(store.find(wanted["reply_key"]).select(reply_key="key"), on="reply_key", how="anti")
+    missing = wanted.filter(~pl.col("reply_key").is_in(store.find_keys(wanted["reply_key"]).implode()))
     return Plan(wanted.drop("prompt"), _requests(missing, prompts, sampling))
 
 
@@ -121,15 +121,34 @@ async def buy(requests: Sequence[Request], *, policy: Policy, store: ReplyStore,
         BuildStopped: more than `max_failures` failed for good. Everything that came is kept.
     """
     failures: dict[str, str] = {}
+    asked = asked_by_key(requests, dict(policy.identity))
     async for group in _groups(policy.sample(requests)):
         # An empty completion is a completion; only a reply without one has failed.
-        store.append(_clean(reply) for reply in group if reply.completion is not None)
+        store.append((_clean(reply) for reply in group if reply.completion is not None), asked=asked)
         failed = {reply.key: reply.error or "no completion" for reply in group if reply.completion is None}
         failures.update(failed)
         tracker.advance(len(group), failed=len(failed))
         if len(failures) > max_failures:
             raise BuildStopped(_too_many(failures, max_failures))
     return failures
+
+
+def asked_by_key(requests: Sequence[Request], identity: Any) -> Callable[[str], dict[str, Any]]:
+    """What goes into a reply's key, in the open: `recontext replies find` says with it why a reply was not found."""
+    by_key = {key: request for request in requests for key in request.keys}
+
+    def asked(key: str) -> dict[str, Any]:
+        request = by_key[key]
+        seed, k = next((seed, k) for own, seed, k in zip(request.keys, request.seeds, request.ks, strict=True) if own == key)
+        return asked_for(content_hash(request.messages), identity, request.sampling, seed=seed, k=k)
+
+    return asked
+
+
+def asked_for(prompt: str, identity: Any, sampling: Sampling, *, seed: int, k: int) -> dict[str, Any]:
+    """The parts of a key as they are stored beside the reply; `prompt` is the hash of the rendered messages."""
+    how = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    return {"prompt": prompt, "policy": identity, **how, "seed": seed, "k": k}
 
 
 async def _groups(replies: AsyncIterator[Reply]) -> AsyncIterator[list[Reply]]:
@@ -164,14 +183,16 @@ async def _groups(replies: AsyncIterator[Reply]) -> AsyncIterator[list[Reply]]:
 
 
 def _clean(reply: Reply) -> Reply:
-    """Text that can be stored: a lone surrogate, which no encoding has, becomes U+FFFD."""
+    """Text that can be stored: half of a surrogate pair, which no encoding has, becomes U+FFFD."""
     from dataclasses import replace
 
-    assert reply.completion is not None
-    if reply.completion.isascii() and reply.reasoning is None:
-        return reply
-    fixed = [text.encode("utf-8", "replace").decode() if text is not None else None for text in (reply.completion, reply.reasoning)]
-    return replace(reply, completion=fixed[0], reasoning=fixed[1])
+    names = ("completion", "reasoning", "finish_reason", "model")
+    texts = {name: text for name in names if (text := getattr(reply, name)) is not None and not text.isascii()}
+    return replace(reply, **{name: _whole_characters(text) for name, text in texts.items()}) if texts else reply
+
+
+def _whole_characters(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _too_many(failures: dict[str, str], limit: int) -> str:

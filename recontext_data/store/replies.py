@@ -1,180 +1,253 @@
 """The reply store: what was paid for, on disk before it is counted, found again by content.
 
-    replies/journal-<id>.jsonl      one open journal per writer, appended and synced in groups
-    replies/segment-<hash>.parquet  sealed journals
+    replies/journal-<id>.jsonl      one open journal per writer, appended and synced in groups (see journal.py)
+    replies/segment-<hash>.parquet  sealed journals, sorted by key (see segments.py)
+    replies/damaged-<id>.jsonl, corrupt-<hash>.parquet   what could not be read, set aside and named in a warning
 
 A journal is locked by its writer for as long as it lives. A journal that nobody locks was left by a build that ended
-badly: the next build seals it. A torn last line is dropped, never an earlier one. Keys are content (see `records`), so
-builds share everything and order means nothing; a key that two builds bought at once keeps the reply written first.
+badly: the next build seals it. Keys are content (see `records`), so builds share everything and order means nothing; a
+key that two builds bought at once keeps the reply written first. To look inside:
+
+    ReplyStore(folder).scan().group_by("model").len().collect()
+    ReplyStore(folder).duckdb_view(connection); connection.sql("SELECT model, count(*) FROM replies GROUP BY ALL")
+
+or, of what is sealed, without any of this: SELECT * FROM 'replies/segment-*.parquet'.
 """
 
-import os
-import time
-import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
-
-import orjson
+from typing import TYPE_CHECKING, Any, Self
 
 from recontext_data.errors import StoreError
 from recontext_data.records import Reply
-from recontext_data.store.files import replace_file, writing
+from recontext_data.store import journal, segments
+from recontext_data.store.files import writing
 
 if TYPE_CHECKING:
-    import polars as pl
-    from filelock import BaseFileLock
-
-
-def _schema() -> "dict[str, type[pl.DataType]]":
+    import duckdb
     import polars as pl
 
-    return {
-        "key": pl.String,
-        "completion": pl.String,
-        "reasoning": pl.String,
-        "finish_reason": pl.String,
-        "model": pl.String,
-        "prompt_tokens": pl.Int64,
-        "completion_tokens": pl.Int64,
-        "details": pl.String,
-        "written": pl.Float64,
-    }
+ROLL_BYTES = 32 * 2**20
+"""A journal longer than this is sealed and another begun: it bounds the memory of sealing, and its pause to a second."""
+
+MERGE_ABOVE = 64
+"""Small segments that may lie about before the next writer merges them."""
+
+TRIES = 20
+"""Times that a reader lists the segments again because one went away while it read."""
+
+_NOT_FOUND = ("asked",)
+"""Columns that `find` leaves out: they are for people who wonder about a key."""
+
+Asked = Callable[[str], Mapping[str, Any]]
+"""From a reply's key to what went into it; stored for people who wonder about a key, and never read by a build."""
 
 
 class ReplyStore:
     """All replies under one folder; use as a context manager to write."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, roll_bytes: int = ROLL_BYTES, merge_above: int = MERGE_ABOVE) -> None:
         self.folder = folder
-        self._journal: BinaryIO | None = None
-        self._lock: BaseFileLock | None = None
-        self._path: Path | None = None
+        self.warnings: list[str] = []
+        """Lines for the screen about replies that were damaged on disk; each once."""
+        self._roll_bytes = roll_bytes
+        self._merge_above = merge_above
+        self._journal: journal.Journal | None = None
+        self._verified: set[tuple[str, int, int]] = set()
 
     def __enter__(self) -> Self:
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        self._seal_abandoned()
+        self.seal_abandoned()
+        segments.compact(self.folder, above=self._merge_above)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None:
             self.close()
-        elif self._journal is not None and self._lock is not None:
+        else:
             # Whatever went wrong may go wrong again while sealing; the journal is safe, and the next build seals it.
-            self._journal.close()
-            self._lock.release()
+            self._leave_journal()
 
-    def append(self, replies: Iterable[Reply]) -> None:
+    def append(self, replies: Iterable[Reply], *, asked: Asked | None = None) -> None:
         """Writes completions and syncs them; when this returns they survive a power cut.
 
         Raises:
             StoreError: the disk is full or the folder cannot be written; earlier replies are intact.
         """
-        lines = b"".join(_line(reply) for reply in replies)
+        lines = b"".join(journal.line(reply, asked(reply.key) if asked else None) for reply in replies)
+        if not lines:
+            return
         with writing(self.folder):
-            journal = self._open_journal()
-            journal.write(lines)
-            journal.flush()
-            os.fsync(journal.fileno())
+            self._journal = self._journal or journal.Journal(self.folder)
+            try:
+                self._journal.append(lines)
+            except OSError:
+                # After a failed sync nobody knows what the disk holds beyond it; what was acknowledged is before it.
+                self._leave_journal()
+                raise
+        if self._journal.bytes_synced > self._roll_bytes:
+            self.close()
 
     def find(self, keys: "pl.Series") -> "pl.DataFrame":
-        """The stored replies for these keys, one row each at most, in no particular order."""
+        """The stored replies for these keys, one row each at most, in no particular order. Every byte read is verified.
+
+        Raises:
+            StoreError: a segment is damaged; the message names it and the command that sets it aside.
+        """
+        import polars as pl
+
+        wanted = pl.col("key").is_in(keys.unique().implode())
+        columns = [name for name in segments.schema() if name not in _NOT_FOUND]
+        return segments.first_written(self._collect(lambda rows: rows.filter(wanted).select(columns)))
+
+    def find_keys(self, keys: "pl.Series") -> "pl.Series":
+        """Those of the keys that are there, each once, in no particular order. Completions are not decoded.
+
+        Raises:
+            StoreError: as for `find`.
+        """
         import polars as pl
 
         wanted = pl.LazyFrame({"key": keys.unique()})
-        # Journals first: one that is sealed by its writer in the meantime is then found as a segment.
-        parts = [frame.lazy() for path in sorted(self.folder.glob("journal-*.jsonl")) for frame in _if_there(path)]
-        parts += [pl.scan_parquet(path) for path in sorted(self.folder.glob("segment-*.parquet"))]
-        if not parts:
-            return pl.DataFrame(schema=_schema())
-        found = pl.concat(parts).join(wanted, on="key", how="semi").collect()
-        return found.sort("written", "completion").unique("key", keep="first", maintain_order=True)
+        found = self._collect(lambda rows: rows.select("key").join(wanted, on="key", how="semi"))
+        return found["key"].unique()
+
+    def scan(self) -> "pl.LazyFrame":
+        """Every reply, lazily, as of now. A key that two builds bought at once stands there twice until a merge.
+
+        Journals are read at once, segments when the frame is collected; a merge in between takes them away, and a
+        new scan finds them again.
+        """
+        return _union(*self._now())
+
+    def duckdb_view(self, connection: "duckdb.DuckDBPyConnection", name: str = "replies") -> None:
+        """Makes every reply, as of now, a temporary view of that name in a DuckDB connection; see `scan`."""
+        open_replies, segment_paths = self._now()
+        open_name = f"{name}_in_journals"
+        connection.register(open_name, open_replies.to_arrow())
+        columns = ", ".join(segments.schema())
+        text = f"SELECT {columns} FROM {_quoted(open_name)}"
+        paths = [str(path).replace("'", "''") for path in segment_paths]
+        if paths:
+            files = ", ".join(f"'{path}'" for path in paths)
+            text += f" UNION ALL SELECT {columns} FROM read_parquet([{files}])"
+        connection.execute(f"CREATE OR REPLACE TEMPORARY VIEW {_quoted(name)} AS {text}")
 
     def close(self) -> None:
         """Seals the journal into a segment. Killed before this, the next build does it."""
-        if self._journal is None or self._path is None or self._lock is None:
-            return
-        self._journal.close()
-        _seal(self._path)
-        self._lock.release()
-        _lock_path(self._path).unlink(missing_ok=True)
-        self._journal = self._path = self._lock = None
-
-    def _open_journal(self) -> BinaryIO:
         if self._journal is None:
-            self._path = self.folder / f"journal-{uuid.uuid4().hex}.jsonl"
-            self._lock = _lock(self._path)
-            self._lock.acquire(blocking=False)
-            self._journal = self._path.open("ab")
-        return self._journal
+            return
+        mine, self._journal = self._journal, None
+        mine.close()
+        try:
+            self._seal(mine.path)
+        finally:
+            mine.release()
 
-    def _seal_abandoned(self) -> None:
+    def seal_abandoned(self) -> None:
+        """Makes segments of the journals whose writers are gone."""
         from filelock import Timeout
 
-        for path in sorted(self.folder.glob("journal-*.jsonl")):
-            lock = _lock(path)
+        for path in segments.listing(self.folder, "journal-*.jsonl"):
+            lock = journal.lock(path)
             try:
                 lock.acquire(blocking=False)
             except Timeout:
                 continue  # its writer lives
-            if path.exists():
-                _seal(path)
-            lock.release()
-            _lock_path(path).unlink(missing_ok=True)
+            try:
+                if path.exists():
+                    self._seal(path)
+                journal.lock_path(path).unlink(missing_ok=True)
+            finally:
+                lock.release()
+        journal.remove_stale_locks(self.folder)
+
+    def _seal(self, path: Path) -> None:
+        """Journal to segment; the journal goes only when the segment is on disk, and a reader in between sees both."""
+        lines = journal.read(path)
+        with writing(self.folder):
+            if lines.damaged:
+                self._warn(journal.set_aside(path, lines.damaged))
+            segments.write(_frame(lines.rows), self.folder, temporary=f".{path.stem}.tmp")
+            path.unlink()
+
+    def _leave_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal.release()
+            self._journal = None
+
+    def _collect(self, query: "Callable[[pl.LazyFrame], pl.LazyFrame]") -> "pl.DataFrame":
+        """The answer to a query over everything; asked again when a merge takes a segment away meanwhile."""
+        import polars as pl
+
+        for _ in range(TRIES):
+            open_replies, paths = self._now()
+            try:
+                self._verify(paths)
+                return query(_union(open_replies, paths)).collect()
+            except FileNotFoundError:
+                continue
+            except (pl.exceptions.PolarsError, OSError) as error:
+                self._blame(paths, error)
+        raise StoreError(f"{self.folder}: its segments went away {TRIES} times while they were read; is it being removed?")
+
+    def _now(self) -> "tuple[pl.DataFrame, list[Path]]":
+        # Journals first: one that is sealed meanwhile is then found as a segment.
+        return self._open_replies(), segments.listing(self.folder)
+
+    def _verify(self, paths: list[Path]) -> None:
+        """Reads each segment whole once, since a flipped bit in a completion is a completion like any other."""
+        for path in paths:
+            facts = path.stat()
+            mark = (path.name, facts.st_size, facts.st_mtime_ns)
+            if mark not in self._verified:
+                segments.require_intact([path])
+                self._verified.add(mark)
+
+    def _blame(self, paths: list[Path], error: Exception) -> None:
+        """Raises the one line that names the damaged segment; returns if they are all good and only one has gone."""
+        if isinstance(error, StoreError):
+            raise error
+        self._verified.clear()
+        segments.require_intact([path for path in paths if path.exists()])
+        if all(path.exists() for path in paths):
+            raise StoreError(f"{self.folder}: cannot be read: {' '.join(str(error).split())}") from error
+
+    def _open_replies(self) -> "pl.DataFrame":
+        """What the journals hold, those of other writers too."""
+        import polars as pl
+
+        frames = [_frame([])]
+        for path in segments.listing(self.folder, "journal-*.jsonl"):
+            try:
+                lines = journal.read(path)
+            except FileNotFoundError:
+                continue  # sealed meanwhile
+            if lines.damaged:
+                self._warn(f"{path}: {journal.lines_text(len(lines.damaged))} damaged; what was in them is sampled again")
+            frames.append(_frame(lines.rows))
+        return pl.concat(frames)
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
 
 
-def _lock_path(journal: Path) -> Path:
-    return journal.with_suffix(".lock")
-
-
-def _lock(journal: Path) -> "BaseFileLock":
-    from filelock import FileLock
-
-    return FileLock(_lock_path(journal), thread_local=False)
-
-
-def _line(reply: Reply) -> bytes:
-    row = {
-        "key": reply.key,
-        "completion": reply.completion,
-        "reasoning": reply.reasoning,
-        "finish_reason": reply.finish_reason,
-        "model": reply.model,
-        "prompt_tokens": reply.prompt_tokens,
-        "completion_tokens": reply.completion_tokens,
-        "details": orjson.dumps(dict(reply.details), option=orjson.OPT_SORT_KEYS).decode() if reply.details else None,
-        "written": time.time(),
-    }
-    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _read_journal(path: Path) -> "pl.DataFrame":
+def _frame(rows: list[dict[str, Any]]) -> "pl.DataFrame":
     import polars as pl
 
-    rows: list[Any] = []
-    whole, newline, _torn = path.read_bytes().rpartition(b"\n")
-    for number, line in enumerate(whole.split(b"\n") if newline else [], 1):
-        try:
-            rows.append(orjson.loads(line))
-        except orjson.JSONDecodeError as error:
-            raise StoreError(f"{path}: line {number} is damaged ({error}); move the file away to sample its replies again") from None
-    return pl.DataFrame(rows, schema=_schema())
+    return pl.DataFrame(rows, schema=segments.schema())
 
 
-def _if_there(path: Path) -> "list[pl.DataFrame]":
-    try:
-        return [_read_journal(path)]
-    except FileNotFoundError:
-        return []
+def _union(open_replies: "pl.DataFrame", paths: list[Path]) -> "pl.LazyFrame":
+    import polars as pl
+
+    return pl.concat([open_replies.lazy(), *map(pl.scan_parquet, paths)])
 
 
-def _seal(path: Path) -> None:
-    """Journal to segment; the journal goes only when the segment is on disk, and a reader in between sees both."""
-    frame = _read_journal(path)
-    with writing(path.parent):
-        if len(frame):
-            segment = path.parent / f"segment-{path.stem.removeprefix('journal-')}.parquet"
-            replace_file(segment, lambda target: frame.sort("key").write_parquet(target, compression="zstd"))
-        path.unlink()
+def _quoted(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'

@@ -8,13 +8,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from recontext_data.errors import InputError, StoreError
+from recontext_data.errors import InputError, RecontextError, StoreError
 from recontext_data.store.files import file_digest, replace_file, writing
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class RunFolder:
             manifest: dict[str, Any] = orjson.loads(path.read_bytes())
         except orjson.JSONDecodeError as error:
             raise StoreError(f"{path}: is damaged ({error}); delete the file to build the run again from stored replies") from None
-        if manifest.get("format") != FORMAT:
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "files" not in manifest:
             return None
         for name, facts in manifest["files"].items():
             file = self.path / name
@@ -119,9 +119,26 @@ class RunFolder:
             temporary.replace(link)
 
 
+@contextmanager
+def taken_back(output: Path, run: Path) -> Iterator[None]:
+    """Takes back the folders of a build that was refused before it wrote anything, as one without an API key is."""
+    made = [folder for folder in (run, run.parent, run.parent.parent, output / "replies", output) if not folder.exists()]
+    try:
+        yield
+    except RecontextError as error:
+        if error.exit_code == 2:
+            for folder in made:
+                with suppress(OSError):  # what is not empty stays
+                    if [path.name for path in folder.iterdir()] == [".lock"]:
+                        (folder / ".lock").unlink()
+                    folder.rmdir()
+        raise
+
+
 def require_writable(root: Path) -> None:
     """Raises, before anything is spent, where `output` cannot be written; tries it, since permissions alone do not tell."""
-    nearest = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    # os.path: a folder that may not even be looked into counts as not there, and its parent then says so.
+    nearest = next(folder for folder in (root.absolute(), *root.absolute().parents) if os.path.exists(folder))
     try:
         with tempfile.TemporaryFile(dir=nearest):
             pass
