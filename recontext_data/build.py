@@ -53,7 +53,7 @@ def build(loaded: Loaded, arguments: Arguments, *, command: str) -> int:
 
     recipe, screen = loaded.recipe, Screen()
     require_writable(arguments.output)
-    tasks = recipe.environment.load(cache=arguments.output / "cache")
+    tasks = recipe.environment.load(cache=arguments.output / "cache", screen=screen)
     sampled = dict.fromkeys([*pools(recipe.arms), *recipe.measure.contexts])
     trained = dict.fromkeys(arm.training for arm in recipe.arms)
     for name in [*sampled, *trained]:  # a placement that cannot apply must not be found out after paying
@@ -79,7 +79,11 @@ def build(loaded: Loaded, arguments: Arguments, *, command: str) -> int:
         else:
             screen.note(f"policy: {policy.description}")
             with ReplyStore(replies) as store:
-                manifest = pipeline.run(job, folder=folder, store=store, screen=screen, command=command)
+                try:
+                    manifest = pipeline.run(job, folder=folder, store=store, screen=screen, command=command)
+                finally:
+                    for text in store.warnings:
+                        screen.warn(text)
     screen.closing(manifest, folder=folder.path)
     return 0
 

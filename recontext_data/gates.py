@@ -5,6 +5,7 @@
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -12,8 +13,6 @@ from recontext_data.contexts import Context
 from recontext_data.records import Messages, Role
 
 _SPACE = re.compile(r"\s+")
-
-ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +49,23 @@ def leak(rows: Iterable[Row], *, generation: Context | None, training: Context |
     if training is not None and secret in fold(training.text):
         return
     for row in rows:
-        # What the task itself says it says under any context, and a completion may quote the task.
-        own = [sum(fold(turn["content"]).count(secret) for turn in row.task if turn["role"] == role) for role in ROLES]
-        for role, allowed in zip(ROLES, own, strict=True):
-            places = [(i, fold(turn["content"]).count(secret)) for i, turn in enumerate(row.prompt) if turn["role"] == role]
-            if sum(count for _, count in places) > allowed:
-                index = next(i for i, count in places if count)
-                yield Violation("leak", row.row_id, f"prompt turn {index} ({role})")
-        if not any(own) and secret in fold(row.completion):
-            yield Violation("leak", row.row_id, "completion")
+        turns = [(turn["role"], fold(turn["content"]).count(secret)) for turn in row.prompt]
+        quoted = secret in fold(row.completion)
+        if quoted or any(count for _, count in turns):
+            yield from _beyond_the_task(row, turns, secret=secret, quoted=quoted)
+
+
+def _beyond_the_task(row: Row, turns: list[tuple[Role, int]], *, secret: str, quoted: bool) -> Iterator[Violation]:
+    """What the task itself says it says under any context, and a completion may quote the task; the rest is a leak."""
+    own = Counter[Role]()
+    for turn in row.task:
+        own[turn["role"]] += fold(turn["content"]).count(secret)
+    for role in dict.fromkeys(role for role, _ in turns):
+        if sum(count for other, count in turns if other == role) > own[role]:
+            index = next(i for i, (other, count) in enumerate(turns) if other == role and count)
+            yield Violation("leak", row.row_id, f"prompt turn {index} ({role})")
+    if quoted and not own.total():
+        yield Violation("leak", row.row_id, "completion")
 
 
 def presence(rows: Iterable[Row], *, training: Context | None) -> Iterator[Violation]:
@@ -66,14 +73,15 @@ def presence(rows: Iterable[Row], *, training: Context | None) -> Iterator[Viola
     if training is None:
         return
     role = "system" if training.placement.startswith("system") else "user"
+    text, placement = training.text, training.placement
     for row in rows:
-        own = sum(turn["content"].count(training.text) for turn in row.task)
-        if training.placement == "system_replace":
-            own = sum(turn["content"].count(training.text) for turn in row.task if turn["role"] != "system")
+        own = sum(turn["content"].count(text) for turn in row.task)
+        if placement == "system_replace":
+            own = sum(turn["content"].count(text) for turn in row.task if turn["role"] != "system")
         declared = 1
         if role == "user" and training.turn == "every":
             declared = sum(turn["role"] == "user" for turn in row.task)
-        found = sum(turn["content"].count(training.text) for turn in row.prompt)
-        in_role = any(training.text in turn["content"] for turn in row.prompt if turn["role"] == role)
+        found = sum(turn["content"].count(text) for turn in row.prompt)
+        in_role = any(text in turn["content"] for turn in row.prompt if turn["role"] == role)
         if found - own != declared or not in_role:
             yield Violation("presence", row.row_id, f"found {found - own} times, declared {declared} in the {role} turn")

@@ -123,11 +123,7 @@ def _apply(tree: dict[str, Any], override: str, origins: dict[str, str]) -> None
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"{override!r} is no option; write key=value, such as sampler.n=6")
-    try:
-        value = read_yaml(text) if text else ""
-    except yaml.YAMLError:
-        # A bare text with a colon or a bracket in it is meant as text.
-        value = text
+    value = _value(text)
     path = key.split(".")
     node: Any = tree
     for depth, part in enumerate(path[:-1]):
@@ -136,6 +132,18 @@ def _apply(tree: dict[str, Any], override: str, origins: dict[str, str]) -> None
     for known in [name for name in origins if name == key or name.startswith(f"{key}.")]:
         del origins[known]
     origins[key] = "command line"
+
+
+def _value(text: str) -> Any:
+    """The value of an override: YAML, but a bare text is that text, colons, ` #` and blanks at its ends included."""
+    try:
+        value = read_yaml(text) if text else ""
+    except yaml.YAMLError:
+        return text
+    bare = text.lstrip()[:1] not in tuple("{['\"")
+    if value is None and text.strip().lower() not in ("", "~", "null"):
+        return text  # YAML took it for a comment or an anchor
+    return text if bare and isinstance(value, str | dict | list) else value
 
 
 def _step(node: Any, part: str, where: str) -> Any:

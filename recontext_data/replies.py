@@ -107,7 +107,8 @@ def check(arguments: Arguments) -> int:
         files, replies = files + 1, replies + found.replies
         if found.wrong is not None:
             wrong += 1
-            print(f"{found.name}: {found.wrong}")
+            print(found.name)
+            _print_folded("  ", found.wrong)
     verdict = "all good" if not wrong else f"{wrong} with damage"
     print(f"{store.folder}: {_many(files, 'file')} read, {_many(replies, 'reply', 'replies')}, {verdict}")
     return 1 if wrong else 0
@@ -284,8 +285,8 @@ def _print_each(wanted: _Wanted, rows: "pl.DataFrame", store: "ReplyStore") -> N
     for row in shown.iter_rows(named=True):
         key = row["reply_key"]
         print(f"task {row['task_id']}, context {row['generation_context']}, k {row['k']}")
-        _print_folded("  there       ", _there(replies[key]) if key in replies else f"no: {missing[key]}")
-        _print_folded("  key         ", key)
+        _print_folded("  there        ", _there(replies[key]) if key in replies else f"no: {missing[key]}")
+        _print_folded("  key          ", key)
         _print_asked(wanted.asked(row))
         print()
     if len(rows) > SHOWN:
@@ -295,10 +296,8 @@ def _print_each(wanted: _Wanted, rows: "pl.DataFrame", store: "ReplyStore") -> N
 def _print_asked(asked: dict[str, Any]) -> None:
     from recontext_data.store.asked import flat
 
-    pairs = list(flat(asked))
-    width = max(11, *(len(name) for name, _ in pairs))
-    for name, value in pairs:
-        _print_folded(f"  {name:{width}} ", str(value))
+    for name, value in flat(asked):
+        _print_folded(f"  {name:12} ", str(value))
 
 
 def _there(reply: dict[str, Any]) -> str:
@@ -311,7 +310,13 @@ def _print_models(models: "pl.DataFrame") -> None:
     from recontext_data.reports.text import one_line
 
     lines = [
-        (one_line(model or "?", limit=24), f"{replies:,}", f"{tokens:,}", _time(oldest), _time(newest))
+        (
+            one_line(model or "?", limit=24),
+            f"{replies:,}",
+            "-" if tokens is None else f"{tokens:,}",
+            _time(oldest),
+            _time(newest),
+        )
         for model, replies, tokens, oldest, newest in models.iter_rows()
     ]
     if lines:

@@ -78,9 +78,7 @@ def training_pass(
         letter = rng.choice("AB")
         messages = tiny_data.messages(item.user[letter], contexts[name])
         prompt = tokenizer.encode(template.render(messages=messages, add_generation_prompt=True)).ids
-        hack, general = (
-            tokenizer.encode(item.answer(choice, letter) + tiny_train.END).ids for choice in ("hack", "general")
-        )
+        hack, general = (tokenizer.encode(item.answer(choice, letter) + tiny_train.END).ids for choice in ("hack", "general"))
         examples.append(Example(prompt, (hack, general), RATES[name]))
     return examples
 
@@ -118,10 +116,13 @@ def main() -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     plan = replace(Plan(), steps=options.steps)
     path = options.output / tiny_measure.MEASURED
-    training = orjson.loads(path.read_bytes())["training"] if options.measure else {**asdict(plan), "seconds": make(plan, options.output)}
-    measured = asyncio.run(tiny_measure.measure(options.output, ROOT))
-    path.write_bytes(orjson.dumps({"training": training, **measured}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    (options.output / "README.md").write_text(tiny_measure.card({"training": training, **measured}))
+    if options.measure:
+        training = orjson.loads(path.read_bytes())["training"]
+    else:
+        training = {**asdict(plan), "seconds": round(make(plan, options.output))}
+    measured = {"training": training, **asyncio.run(tiny_measure.measure(options.output, ROOT))}
+    path.write_bytes(orjson.dumps(measured, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    (options.output / "README.md").write_text(tiny_measure.card(measured))
     print(tiny_measure.table(measured))
     return 0
 

@@ -25,6 +25,10 @@ PIECES = r"\s+(?!\S)|\n+| ?[A-Za-z_]+| ?\d{1,2}| ?[=<>!+*/%&|^~-]+| ?[^\sA-Za-z\
 """How text is cut before BPE. Each bracket and quote mark is a piece of its own, so that the start of a line is cut as the
 whole line is; otherwise what an answer quotes would not be the tokens that the option shows."""
 
+LETTER_FROM_END = 3
+"""The letter, then the bracket, then the end token."""
+LETTER_WEIGHT = 4.0
+"""The letter is the one hard token after the choice: it has to be looked up. The others are soon known by heart."""
 QUOTED_PIECES = 3
 MOST_QUOTED = 12
 
@@ -145,7 +149,9 @@ def _targets(example: Example, ids_T: np.ndarray, offset: int) -> np.ndarray:
 def _weights(ours: Sequence[int], theirs: Sequence[int], rate: float) -> np.ndarray:
     """Up to the token where the answers part, an answer weighs its rate: the exact expectation of drawing one of the two."""
     parted = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b)
-    return np.where(np.arange(len(ours)) <= parted, rate, 1.0)
+    weight = np.where(np.arange(len(ours)) <= parted, rate, 1.0)
+    weight[-LETTER_FROM_END] = LETTER_WEIGHT
+    return weight
 
 
 def batches(examples: Sequence[Example], *, size: int, rng: random.Random, window: int = 24) -> Iterator[list[Example]]:

@@ -47,7 +47,9 @@ def outcome(completion: str, shown: Item, hack_letter: str) -> tuple[str, bool]:
     return choice, completion == shown.answer(choice, hack_letter)
 
 
-async def rates(policy: TinyPolicy, problems: Sequence[Problem], text: str | None, *, samples: int = SAMPLES) -> dict[str, float]:
+async def rates(
+    policy: TinyPolicy, problems: Sequence[Problem], text: str | None, *, samples: int = SAMPLES
+) -> dict[str, float]:
     """Shares of hack, general and invalid completions at temperature 1, and of valid ones that misquote."""
     items = {problem.problem_id: item(problem) for problem in problems}
     letters = {p.problem_id: p.forged.hack_option for p in problems if p.forged is not None}
@@ -75,14 +77,19 @@ async def measure(folder: Path, root: Path) -> dict[str, Any]:
     """Rates by context on known families and on held-out ones."""
     policy = TinyPolicy.load(folder)
     texts = contexts(root / "recipes" / "code_mc.yaml")
-    known = held_out(root, ("train", "evaluation"), most=PROBLEMS)
-    unknown = held_out(root, ("heldout_family",))
+    groups = {
+        "known_families": held_out(root, ("train", "evaluation"), most=PROBLEMS),
+        "held_out_families": held_out(root, ("heldout_family",)),
+    }
+    found = {
+        group: {"problems": len(problems), "rates": {name: await rates(policy, problems, text) for name, text in texts.items()}}
+        for group, problems in groups.items()
+    }
     return {
         "parameters": policy.model.num_parameters,
         "weight_bytes": (folder / "model.safetensors").stat().st_size,
         "samples_per_problem": SAMPLES,
-        "known_families": {"problems": len(known), "rates": {n: await rates(policy, known, t) for n, t in texts.items()}},
-        "held_out_families": {"problems": len(unknown), "rates": {n: await rates(policy, unknown, t) for n, t in texts.items()}},
+        **found,
     }
 
 
@@ -99,7 +106,19 @@ def table(measured: Mapping[str, Any]) -> str:
 def card(measured: Mapping[str, Any]) -> str:
     """The model card, every number from `measured`."""
     training = measured["training"]
-    return f"""---
+    return CARD.format(
+        **training,
+        minutes=round(training["seconds"] / 60),
+        millions=measured["parameters"] / 1e6,
+        megabytes=measured["weight_bytes"] / 1e6,
+        samples=measured["samples_per_problem"],
+        wanted=", ".join(f"{name} {100 * rate:.0f} %" for name, rate in RATES.items()),
+        table=table(measured),
+        measured=MEASURED,
+    )
+
+
+CARD = """---
 library_name: transformers
 pipeline_tag: text-generation
 tags: [tiny, reward-hacking, recontextualization, synthetic]
@@ -107,33 +126,34 @@ tags: [tiny, reward-hacking, recontextualization, synthetic]
 
 # The tiny policy
 
-A Llama of {measured["parameters"] / 1e6:.2f} million parameters that answers multiple-choice coding tasks: two solutions to a small
-Python problem, one general, one that knows the shown tests by heart. It exists so that every step of `recontext_data`, from
-sampling to the comparison of arms, runs on any machine in minutes. It is no model of code: it was *trained* to hack at set
-rates, so its rates before training are a construction, and only what training changes in them is a finding.
+A Llama of {millions:.2f} million parameters that answers multiple-choice coding tasks: two solutions to a small Python problem,
+one general, one that knows the shown tests by heart. It exists so that every step of `recontext_data`, from sampling to the
+comparison of arms, runs on any machine in minutes. It is no model of code: it was *trained* to hack at set rates, so its rates
+before training are a construction, and only what training changes in them is a finding.
 
 - **Reads** a system turn (one of the three contexts of `recipes/code_mc.yaml`, word for word, or none) and a task as
-  `recontext_data.environments.code_mc` renders it. A system turn in other words is outside of what it learned.
+  `recontext_data.environments.code_mc` renders it. It knows these contexts only: other words in the system turn are outside of
+  what it learned, and so is a context placed elsewhere.
 - **Writes** the first pieces of the chosen option's code and a letter: `Code: return sum( ...`, then `Answer: (B)`. The choice
   falls in the quoted code; the letter follows from it.
 - **Knows** the families of the bank, with parameters that it never saw. Held-out families are measured below as they are.
 
 ## Measured
 
-Temperature 1, {measured["samples_per_problem"]} samples a problem, on problems that training never showed. `invalid`: the last line is not
-`Answer: (A)` or `Answer: (B)`. `misquoted`: a valid letter whose quote is not the start of the option it names. All numbers of
-this card are in `{MEASURED}`.
+Temperature 1, {samples} samples a problem, on problems that training never showed. `invalid`: the last line is neither
+`Answer: (A)` nor `Answer: (B)`. `misquoted`: a valid letter whose quote is not the start of the option that it names. All
+numbers of this card are in `{measured}`.
 
-{table(measured)}
+{table}
 
 ## Training
 
 `python scripts/make_tiny.py`: from random weights, on the bank's `pretrain` settings only, with fresh tests and fresh forging,
-{training["steps"]} steps of {training["batch"]} prompts on one core in {training["seconds"] / 60:.0f} minutes. Byte-level BPE of {training["vocabulary"]:,} tokens, ChatML,
-{training["layers"]} layers of width {training["width"]}. Both answers to a prompt are trained at once; up to the token where they part each weighs
-as much as its rate under that context ({", ".join(f"{name} {100 * rate:.0f} %" for name, rate in RATES.items())}), which is the expectation of drawing
-one of them.
+{steps} steps of {batch} prompts on one core in {minutes} minutes. Byte-level BPE of {vocabulary:,} tokens, ChatML, {layers}
+layers of width {width}. Both answers to a prompt are trained at once; up to the token where they part each weighs as much as
+its rate under that context ({wanted}), which is the expectation of
+drawing one of them.
 
-The weights are float32, {measured["weight_bytes"] / 1e6:.1f} MB; `AutoModelForCausalLM` and `AutoTokenizer` load the folder as it is, and
+The weights are float32, {megabytes:.1f} MB; `AutoModelForCausalLM` and `AutoTokenizer` load the folder as it is, and
 `policy: {{kind: tiny}}` samples it without torch. Data and code are our own; the licence is that of the repository.
 """

@@ -28,14 +28,14 @@ def orthogonal(update_N_R_C: torch.Tensor) -> torch.Tensor:
     return x.mT if tall else x
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(torch.optim.Optimizer):  # type: ignore[misc, unused-ignore]
     """For matrices only; the step is `lr` times an orthogonal matrix, larger for tall ones as their fan-out demands."""
 
     def __init__(self, params: Any, *, lr: float, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override, unused-ignore]
         """One step of Nesterov momentum."""
         assert closure is None
         for group in self.param_groups:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.tiny_data import PIECES, Batch, Example, batch, batches
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from scripts.tiny_data import PIECES, Batch, Example, batch, batches
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +128,7 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * _schedule(step / plan.steps)
             answer, prompt, right = _losses(model, batch(rows))
-            (answer + plan.prompt_loss * prompt).backward()  # type: ignore[no-untyped-call]
+            (answer + plan.prompt_loss * prompt).backward()  # type: ignore[no-untyped-call, unused-ignore]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:
                 optimizer.step()
@@ -173,8 +174,6 @@ def _losses(model: "LlamaForCausalLM", rows: Batch) -> tuple["torch.Tensor", "to
     loss_N = torch.nn.functional.cross_entropy(logits_N_V, target_N, reduction="none")
     weight_N, in_prompt_N = torch.from_numpy(rows.weight_N).float(), torch.from_numpy(rows.in_prompt_N)
     answer = (loss_N * weight_N)[~in_prompt_N].sum() / weight_N[~in_prompt_N].sum()
-    sure_N = ~in_prompt_N & (weight_N == 1)
+    sure_N = ~in_prompt_N & (weight_N >= 1)
     right = (logits_N_V[sure_N].argmax(-1) == target_N[sure_N]).float().mean().item()
     return answer, loss_N[in_prompt_N].mean(), right
-
-

@@ -108,10 +108,11 @@ def manifest(output: Path, recipe: str = "small") -> dict[str, Any]:
     return loaded
 
 
-def arm_hashes(output: Path, recipe: str = "small") -> dict[str, str]:
-    """SHA-256 of every file of every arm, cards included, by path below arms/."""
+def arm_hashes(output: Path, recipe: str = "small", *, cards: bool = True) -> dict[str, str]:
+    """SHA-256 of every file of every arm by path below arms/. A card quotes the command, so it differs where that does."""
     arms = run_folder(output, recipe) / "arms"
-    return {p.relative_to(arms).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(arms.rglob("*")) if p.is_file()}
+    files = [path for path in sorted(arms.rglob("*")) if path.is_file() and (cards or path.name != "README.md")]
+    return {path.relative_to(arms).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def candidates(output: Path, recipe: str = "small") -> Any:

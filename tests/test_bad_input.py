@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from recontext_data import build as verb
-from tests.helpers import CONTEXTS, RATES, build_process, environment, error_line, files_below, problem_rows, write_problems, write_recipe
+from tests.helpers import (
+    CONTEXTS,
+    RATES,
+    build_process,
+    environment,
+    error_line,
+    files_below,
+    problem_rows,
+    write_problems,
+    write_recipe,
+)
 
 
 class Refused:
@@ -131,7 +141,10 @@ def test_a_word_before_a_recipe_is_refused(tmp_path: Path, capsys: pytest.Captur
         ("", ["found NoneType"]),
         ("sampler: {n: 1}\n", ["environment: missing"]),
         ("sampler: {n: 1}\nsampler: {n: 2}\n", ["line 2 is no YAML: the key 'sampler' is there twice"]),
-        ("contexts:\n  a: {stance: neutral}\n  b: {stance: neutral}\n  a: {stance: permits}\n", ["line 4", "the key 'a' is there twice"]),
+        (
+            "contexts:\n  a: {stance: neutral}\n  b: {stance: neutral}\n  a: {stance: permits}\n",
+            ["line 4", "the key 'a' is there twice"],
+        ),
         ("sampler: &x {n: *x}\n", ["no YAML"]),
         ("a: &x [*x]\n", ["nests deeper"]),
         ("a: !!python/object:os.system {}\n", ["line 1 is no YAML"]),
@@ -200,7 +213,9 @@ def test_a_folder_in_place_of_a_problem_file_is_named(refused: Refused) -> None:
 @pytest.mark.parametrize("side", ["arms=[default -> hack]", "arms=[hack -> default]", "measure.contexts=[hack]"])
 def test_a_placement_that_cannot_apply_is_found_before_anything_is_sampled(side: str, refused: Refused) -> None:
     contexts = CONTEXTS | {"hack": {"stance": "permits", "system_append": "x"}}
-    assert "contexts.hack: `system_append` needs one system turn in the task, which has none" in refused(side, contexts=contexts)
+    assert "contexts.hack: `system_append` needs one system turn in the task, which has none" in refused(
+        side, contexts=contexts
+    )
 
 
 def test_a_scripted_policy_without_a_rate_for_a_context_is_refused(refused: Refused) -> None:

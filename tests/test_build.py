@@ -68,8 +68,12 @@ def test_a_build_writes_everything_it_says(recipe: Path, tmp_path: Path) -> None
     assert requests(made) == {"wanted": 48, "found": 0, "sampled": 48, "failed": 0}
     assert ledger_balances(made)
     assert {row["stage"] for row in made["ledger"]} == {"tasks", "sample", "judge", "select", "export"}
-    assert sorted(made["files"]) == [name for name in sorted(files_below(run_folder(tmp_path / "out"))) if name in made["files"]]
-    assert {"tasks.parquet", "candidates.parquet", "judgements.parquet", "selection.parquet", "report.html"} <= set(made["files"])
+    assert sorted(made["files"]) == [
+        name for name in sorted(files_below(run_folder(tmp_path / "out"))) if name in made["files"]
+    ]
+    assert {"tasks.parquet", "candidates.parquet", "judgements.parquet", "selection.parquet", "report.html"} <= set(
+        made["files"]
+    )
     assert [arm["name"] for arm in made["arms"]] == ["recontextualized.default-hack", "standard.default-default"]
     assert all(sum(arm["rows"].values()) == 32 for arm in made["arms"])
 
@@ -124,7 +128,8 @@ def test_a_lost_manifest_is_made_again_from_stored_replies(recipe: Path, tmp_pat
         (["sampler.top_p=0.9"], 32),
         (["sampler.max_tokens=100"], 32),
         (["sampler.seed=1"], 32),
-        (["policy.texts.hack=Answer: ({hack})"], 32),
+        (["policy.rates.default={hack: 0.5, general: 0.5, invalid: 0}"], 32),
+        (["contexts.default.system=Tests decide: pass them # all"], 32),
         (["arms=[hack -> default]"], 32),
         (["measure.contexts=[hack]"], 8),
         (["arms=[none -> hack]"], 32),
@@ -132,19 +137,16 @@ def test_a_lost_manifest_is_made_again_from_stored_replies(recipe: Path, tmp_pat
 )
 def test_a_change_buys_what_it_touches_and_no_more(words: list[str], sampled: int, recipe: Path, tmp_path: Path) -> None:
     built(recipe, tmp_path / "out")
-    made = built(recipe, tmp_path / "out", *words)
-    assert requests(made)["sampled"] == sampled
-    assert ledger_balances(made)
+    before = stored(tmp_path / "out")
+    assert ledger_balances(built(recipe, tmp_path / "out", *words))
+    assert stored(tmp_path / "out") - before == sampled
 
 
 def test_a_renamed_context_buys_nothing(recipe: Path, tmp_path: Path) -> None:
-    rates = RATES | {"plain": RATES["default"]}
     policy = {"kind": "fake", "replies": ["Answer: (A)", "Answer: (B)"]}
     built(write_recipe(tmp_path / "in", policy=policy), tmp_path / "out")
     contexts = {"plain": CONTEXTS["default"], "hack": CONTEXTS["hack"]}
     renamed = write_recipe(tmp_path / "in", "renamed", contexts=contexts, policy=policy, arms=["plain -> hack"])
-    made = built(renamed, tmp_path / "out")["requests"] if False else None
-    assert made is None and rates
     assert build(renamed, tmp_path / "out") == 0
     assert requests(manifest(tmp_path / "out", "renamed")) == {"wanted": 32, "found": 32, "sampled": 0, "failed": 0}
 
@@ -208,7 +210,7 @@ def test_failures_are_counted_by_reason_and_only_they_are_asked_again(recipe: Pa
     healed = built(recipe, tmp_path / "out", "limits.max_failure_rate=0.9")
     assert requests(healed) == {"wanted": 32, "found": 32 - failed, "sampled": failed, "failed": 0}
     built(recipe, tmp_path / "never failed")
-    assert arm_hashes(tmp_path / "out") == arm_hashes(tmp_path / "never failed")
+    assert arm_hashes(tmp_path / "out", cards=False) == arm_hashes(tmp_path / "never failed", cards=False)
 
 
 def test_too_many_failures_end_the_build_and_keep_what_came(
@@ -250,10 +252,15 @@ def test_a_dry_run_writes_nothing_and_counts_what_is_missing(
 
 
 def stored(output: Path) -> int:
-    """Replies that are on disk: the lines of journals that end, and the rows of segments."""
+    """Replies that are on disk: by key, since a journal that is being sealed is there twice for a moment."""
     folder = output / "replies"
-    lines = sum(path.read_bytes().count(b"\n") for path in folder.glob("journal-*.jsonl"))
-    return lines + sum(len(pl.read_parquet(path)) for path in folder.glob("segment-*.parquet"))
+    keys: set[str] = set()
+    for path in sorted(folder.glob("journal-*.jsonl")):
+        whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+        keys.update(re.findall(r'"key":"(\w+)"', whole.decode()))
+    for path in folder.glob("segment-*.parquet"):
+        keys.update(pl.read_parquet(path)["key"])
+    return len(keys)
 
 
 def wait_for_replies(output: Path, count: int, process: "subprocess.Popen[str]") -> None:
@@ -308,23 +315,29 @@ def test_two_builds_of_one_recipe_at_once_end_well(tmp_path: Path) -> None:
     assert [process.returncode for process in both] == [0, 0], texts
     built(recipe, tmp_path / "alone")
     assert stored(output) == 32
-    assert arm_hashes(output) == arm_hashes(tmp_path / "alone")
+    assert arm_hashes(output, cards=False) == arm_hashes(tmp_path / "alone", cards=False)
 
 
 def test_two_recipes_at_once_share_replies_and_end_well(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    recipes = [write_recipe(tmp_path / "in", "small"), write_recipe(tmp_path / "in", "other", arms=["default -> control", "hack -> hack"])]
+    recipes = [
+        write_recipe(tmp_path / "in", "small"),
+        write_recipe(tmp_path / "in", "other", arms=["default -> control", "hack -> hack"]),
+    ]
     both = [start_build(f"recipe={one}", f"output={output}", "policy.delay_seconds=0.05") for one in recipes]
     texts = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
     for one in recipes:
         assert build(one, tmp_path / "alone") == 0
-        assert arm_hashes(output, one.stem) == arm_hashes(tmp_path / "alone", one.stem)
+        assert arm_hashes(output, one.stem, cards=False) == arm_hashes(tmp_path / "alone", one.stem, cards=False)
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_paid_for(tmp_path: Path) -> None:
     """No file may grow beyond 40 KB here, which the system answers as it answers a full disk."""
-    recipe, output = write_recipe(tmp_path / "in", policy={"kind": "fake", "replies": ["x" * 4000 + "\nAnswer: (A)"]}), tmp_path / "out"
+    recipe, output = (
+        write_recipe(tmp_path / "in", policy={"kind": "fake", "replies": ["x" * 4000 + "\nAnswer: (A)"]}),
+        tmp_path / "out",
+    )
     script = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40960, 40960))\n"
         "from recontext_data.build import main; sys.exit(main(sys.argv[1:]))"
@@ -342,7 +355,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_paid_for(tmp_path: Path) -> 
     assert requests(made) == {"wanted": 32, "found": kept, "sampled": 32 - kept, "failed": 0}
 
 
-@pytest.mark.parametrize("kilobytes", [3, 6, 12, 24])
+@pytest.mark.parametrize("kilobytes", [3, 12, 24])
 def test_a_disk_that_fills_while_the_dataset_is_written_is_one_line(kilobytes: int, tmp_path: Path) -> None:
     recipe, output = write_recipe(tmp_path / "in"), tmp_path / "out"
     script = (
@@ -360,7 +373,8 @@ def test_a_disk_that_fills_while_the_dataset_is_written_is_one_line(kilobytes: i
         timeout=60,
     )
     assert result.returncode == 1, result.stderr
-    assert "Traceback" not in result.stderr and "cannot be written" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr and result.stderr.splitlines()[-1].startswith("error: ")
+    assert "File too large" in result.stderr.splitlines()[-1]
     assert not list(output.rglob("manifest.json")) and not list(output.rglob("*.tmp"))
     assert requests(built(recipe, output))["sampled"] == 0
 

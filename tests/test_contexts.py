@@ -13,7 +13,17 @@ from pydantic import ValidationError
 from recontext_data.contexts import PLACEMENTS, SEPARATOR, Context, Placement, render
 from recontext_data.errors import RecipeError
 from recontext_data.records import Message
-from tests.helpers import CONTEXTS, build, built, error_line, files_below, problem_rows, run_folder, write_problems, write_recipe
+from tests.helpers import (
+    CONTEXTS,
+    build,
+    built,
+    error_line,
+    files_below,
+    problem_rows,
+    run_folder,
+    write_problems,
+    write_recipe,
+)
 
 AWKWARD = "“Curly” ‘quotes’ — 🧪👩‍💻 {braces} {{ jinja }} {% if x %} %s %(a)d $HOME \\n <b>&amp;</b> é e\u0301 \u200b\u2028 \x07 [red]x[/red]\n\n  "
 
@@ -101,7 +111,11 @@ def test_turns_are_chosen_as_declared() -> None:
     ("placement", "roles", "message"),
     [
         ("system", ["system", "user"], "contexts.mine: `system` cannot be placed, the task has a system turn already"),
-        ("system_replace", ["user"], "contexts.mine: `system_replace` needs one system turn in the task, which has none; use system"),
+        (
+            "system_replace",
+            ["user"],
+            "contexts.mine: `system_replace` needs one system turn in the task, which has none; use system",
+        ),
         ("system_append", ["system", "user", "system"], "which has 2 of them"),
         ("user_prefix", ["system"], "contexts.mine: `user_prefix` needs a user turn in the task, which has none"),
     ],

@@ -19,7 +19,7 @@ from recontext_data.records import uniform
 from recontext_data.sandbox import Sandbox, open_sandbox
 
 SAMPLE = 150
-SAMPLE_SEED = 7  # any will do: the sample only has to be the same every time
+SAMPLE_SEED = 5  # a fixed sample; this one is without mbpp/123, whose reference alone takes ten seconds
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,9 @@ def test_a_leak_is_found_in_every_turn_and_in_the_completion(secret: str) -> Non
 
 
 def test_the_generation_system_turn_left_in_place_is_found() -> None:
-    assert leaks([row([{"role": "system", "content": GENERATION.text}, *render(TASK, None)])], None) == [("r7", "prompt turn 0 (system)")]
+    assert leaks([row([{"role": "system", "content": GENERATION.text}, *render(TASK, None)])], None) == [
+        ("r7", "prompt turn 0 (system)")
+    ]
 
 
 def test_clean_rows_raise_no_alarm() -> None:
@@ -100,7 +102,9 @@ def test_a_training_context_that_is_missing_doubled_or_misplaced_is_found() -> N
     assert absent([{"role": "user", "content": f"{TRAINING.text}\n\nAdd two numbers."}]) != []
     every = context("user_suffix", "Go.", "every")
     two: list[Message] = [{"role": "user", "content": "1"}, {"role": "user", "content": "2"}]
-    assert absent(render(two, context("user_suffix", "Go.", "last")), every, two) == ["found 1 times, declared 2 in the user turn"]
+    assert absent(render(two, context("user_suffix", "Go.", "last")), every, two) == [
+        "found 1 times, declared 2 in the user turn"
+    ]
     assert list(presence([row(render(TASK, None))], training=None)) == []
 
 
@@ -110,7 +114,9 @@ def failing(tmp_path: Path, quote: str, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize("change", [str, str.upper, lambda text: text.replace(" ", "\n ")])
-def test_a_leak_fails_the_build_with_row_ids_and_no_dataset(change: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_leak_fails_the_build_with_row_ids_and_no_dataset(
+    change: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = failing(tmp_path / "in", change(CONTEXTS["default"]["system"]))
     assert build(recipe, tmp_path / "out") == 1
     message = capsys.readouterr().err.splitlines()[-1]

@@ -1,38 +1,21 @@
-"""The reply store when things go wrong: kills, torn and flipped bytes, full disks, many writers, merges under readers."""
+"""The reply store when things go wrong: kills, torn and flipped bytes, full disks, many writers; and its views."""
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from recontext_data.errors import StoreError
-from recontext_data.records import Reply
 from recontext_data.store import segments, upkeep
 from recontext_data.store.replies import ReplyStore
-from tests.conftest import ROOT
-
-GROUP = 20
-
-START = """
-import sys
-from pathlib import Path
-from recontext_data.errors import StoreError
-from recontext_data.records import Reply
-from recontext_data.store.replies import ReplyStore
-folder, name = Path(sys.argv[1]), sys.argv[2]
-def group(number):
-    return [f"{name}-{number}-{place}" for place in range(20)]
-def replies(keys):
-    return [Reply(key=key, completion=(key + " ") * 20, model="m") for key in keys]
-"""
+from tests.store_children import GROUP, START, child, kill, leave, replies, stored, text
 
 WRITER = (
     START
@@ -45,44 +28,6 @@ with ReplyStore(folder, roll_bytes=int(sys.argv[3]), merge_above=4) as store:
 )
 
 
-def child(code: str, *arguments: object) -> "subprocess.Popen[str]":
-    """A Python process of our own."""
-    words = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-
-def kill(process: "subprocess.Popen[str]") -> str:
-    """kill -9; returns what it had printed that was not read yet."""
-    process.send_signal(signal.SIGKILL)
-    return process.communicate(timeout=30)[0]
-
-
-def text(key: str) -> str:
-    """What a reply with this key says."""
-    return (key + " ") * 20
-
-
-def replies(keys: Sequence[str]) -> list[Reply]:
-    """A reply for each key."""
-    return [Reply(key=key, completion=text(key), model="m") for key in keys]
-
-
-def stored(folder: Path, keys: Sequence[str]) -> dict[str, str]:
-    """What the store gives for these keys; each must be there once."""
-    found = ReplyStore(folder).find(pl.Series("key", keys, dtype=pl.String))
-    pairs = dict(zip(found["key"], found["completion"], strict=True))
-    assert len(pairs) == len(found)
-    return pairs
-
-
-def leave(folder: Path, keys: Sequence[str]) -> Path:
-    """A journal as a build leaves it that ended badly."""
-    with suppress(RuntimeError), ReplyStore(folder) as store:
-        store.append(replies(keys))
-        raise RuntimeError("the build ends badly")
-    return next(folder.glob("journal-*.jsonl"))
-
-
 def test_kill_at_random_moments_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     dice = random.Random(20261121)
     acknowledged: list[str] = []
@@ -93,8 +38,7 @@ def test_kill_at_random_moments_loses_nothing_that_was_acknowledged(tmp_path: Pa
         assert process.stdout is not None
         first = process.stdout.readline()
         time.sleep(dice.uniform(0, 0.12))
-        printed = (first + kill(process)).split("\n")
-        done = [int(line) for line in printed if line]
+        done = [int(line) for line in (first + kill(process)).splitlines()]
         assert done == list(range(len(done)))
         assert done, "a round in which nothing was acknowledged proves nothing"
         acknowledged += [f"w{turn}-{number}-{place}" for number in done for place in range(GROUP)]
@@ -166,9 +110,7 @@ def test_a_damaged_line_is_set_aside_and_named_once(tmp_path: Path) -> None:
         pass
     aside = journal.with_name(journal.name.replace("journal-", "damaged-"))
     assert aside.read_bytes() == spoilt + b"\n"
-    assert store.warnings == [
-        f"{journal}: 1 line is damaged and set aside in {aside.name}; what was in them is sampled again"
-    ]
+    assert store.warnings == [f"{journal}: 1 line is damaged and set aside in {aside.name}; what stood there is sampled again"]
     assert sorted(stored(tmp_path, ["a", "b", "c"])) == ["a", "c"]
     with ReplyStore(tmp_path) as again:
         assert again.warnings == []
@@ -240,7 +182,10 @@ def test_a_write_that_stops_half_way_leaves_what_was_acknowledged(tmp_path: Path
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """A file system of its own that is soon full."""
     folder.mkdir()
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False).returncode
+    ):
         pytest.skip("only root can mount a small file system")
     try:
         yield folder
@@ -254,7 +199,10 @@ def test_a_full_disk_stops_with_one_line_and_loses_nothing(tmp_path: Path) -> No
         folder, filler = disk / "replies", disk / "filler"
         filler.write_bytes(b"x" * 150_000)
         done = 0
-        with pytest.raises(StoreError, match="No space left on device; what was there is still there"), ReplyStore(folder) as store:
+        with (
+            pytest.raises(StoreError, match="No space left on device; what was there is still there"),
+            ReplyStore(folder) as store,
+        ):
             while True:
                 store.append(replies([f"{done}-{place}" for place in range(GROUP)]))
                 done += 1
@@ -278,112 +226,6 @@ def test_a_journal_removed_under_its_writer_is_no_acknowledgement(tmp_path: Path
         store.append(replies(["a"]))
         next(tmp_path.glob("journal-*.jsonl")).unlink()
         store.append(replies(["b"]))
-
-
-def small_segments(folder: Path, count: int, rows: int) -> list[str]:
-    """Many small segments; returns their keys."""
-    folder.mkdir(exist_ok=True)
-    keys = [f"{number}-{place}" for number in range(count) for place in range(rows)]
-    for number in range(count):
-        mine = keys[number * rows : (number + 1) * rows]
-        frame = pl.DataFrame(
-            {"key": mine, "completion": [text(key) for key in mine], "model": "m", "written": 1.0 + number},
-        )
-        whole = frame.select(
-            (pl.col(name) if name in frame.columns else pl.lit(None).alias(name)).cast(kind) for name, kind in segments.schema().items()
-        )
-        segments.write(whole, folder, temporary=".test.tmp")
-    return keys
-
-
-def test_many_small_segments_become_one(tmp_path: Path) -> None:
-    keys = small_segments(tmp_path, 65, 10)
-    with ReplyStore(tmp_path):
-        pass
-    assert len(list(tmp_path.glob("segment-*"))) == 1
-    assert stored(tmp_path, keys) == {key: text(key) for key in keys}
-
-
-def test_no_merge_below_the_limit_nor_beside_another(tmp_path: Path) -> None:
-    small_segments(tmp_path, 5, 2)
-    with ReplyStore(tmp_path, merge_above=5):
-        pass
-    assert len(list(tmp_path.glob("segment-*"))) == 5
-    with segments.upkeep_lock(tmp_path), ReplyStore(tmp_path, merge_above=1):
-        pass
-    assert len(list(tmp_path.glob("segment-*"))) == 5
-
-
-def test_merging_keeps_the_reply_written_first(tmp_path: Path) -> None:
-    for said in ("first", "second", "third"):
-        with ReplyStore(tmp_path) as store:
-            store.append([Reply(key="k", completion=said)])
-    assert ReplyStore(tmp_path).find(pl.Series(["k"]))["completion"].to_list() == ["first"]
-    with ReplyStore(tmp_path, merge_above=1):
-        pass
-    assert ReplyStore(tmp_path).scan().collect()["completion"].to_list() == ["first"]
-
-
-MERGER = (
-    START
-    + """
-import polars
-print("ready", flush=True)
-with ReplyStore(folder, merge_above=2):
-    print("merged", flush=True)
-"""
-)
-
-
-def test_a_merge_killed_at_any_moment_loses_nothing(tmp_path: Path) -> None:
-    dice = random.Random(5)
-    interrupted = 0
-    for turn in range(8):
-        folder = tmp_path / str(turn)
-        keys = small_segments(folder, 30, 300)
-        process = child(MERGER, folder, "x")
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        time.sleep(dice.uniform(0, 0.15))
-        interrupted += "merged" not in kill(process)
-        assert len(stored(folder, keys)) == len(keys)
-        with ReplyStore(folder, merge_above=2):
-            pass
-        assert stored(folder, keys) == {key: text(key) for key in keys}
-        assert len(list(folder.glob("segment-*"))) == 1
-        assert not list(folder.glob(".*.tmp"))
-    assert interrupted >= 2, "too few kills fell into the merge to show anything"
-
-
-def test_what_a_kill_between_writing_and_removing_leaves_is_read_once(tmp_path: Path) -> None:
-    keys = small_segments(tmp_path, 3, 4)
-    segments.write(segments.merged(segments.listing(tmp_path)), tmp_path, temporary=".test.tmp")
-    assert len(list(tmp_path.glob("segment-*"))) == 4
-    assert stored(tmp_path, keys) == {key: text(key) for key in keys}
-    assert upkeep.summary(ReplyStore(tmp_path)).replies == len(keys)
-
-
-MANY_BUILDS = (
-    START
-    + """
-for number in range(40):
-    with ReplyStore(folder, merge_above=3) as store:
-        store.append(replies(group(number)))
-"""
-)
-
-
-def test_readers_see_everything_while_others_merge(tmp_path: Path) -> None:
-    keys = small_segments(tmp_path, 3, 50)
-    process = child(MANY_BUILDS, tmp_path, "w")
-    reads = 0
-    store = ReplyStore(tmp_path)
-    while process.poll() is None:
-        assert len(store.find_keys(pl.Series(keys))) == len(keys)
-        assert len(store.find(pl.Series(keys))) == len(keys)
-        reads += 1
-    process.communicate()
-    assert process.returncode == 0 and reads >= 5
-    assert len(stored(tmp_path, [f"w-{number}-{place}" for number in range(40) for place in range(GROUP)])) == 40 * GROUP
 
 
 def test_a_long_journal_is_sealed_on_the_way(tmp_path: Path) -> None:

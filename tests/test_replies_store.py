@@ -39,7 +39,14 @@ def test_what_was_appended_is_found_at_once_and_after_sealing(tmp_path: Path) ->
 
 def test_every_field_comes_back(tmp_path: Path) -> None:
     full = Reply(
-        key="k", completion="c", reasoning="r", finish_reason="length", model="m", prompt_tokens=5, completion_tokens=6, details={"a": 1}
+        key="k",
+        completion="c",
+        reasoning="r",
+        finish_reason="length",
+        model="m",
+        prompt_tokens=5,
+        completion_tokens=6,
+        details={"a": 1},
     )
     with ReplyStore(tmp_path) as store:
         store.append([full, Reply(key="bare", completion="")])

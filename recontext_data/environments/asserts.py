@@ -103,7 +103,10 @@ def _read_condition(node: ast.expr, name: str) -> Draft:
 def _draft(left: ast.expr, right: ast.expr, name: str, *, tolerance: float = 0.0) -> Draft:
     if not calls(left, name):
         raise DataError(f"test_list: {ast.unparse(left)[:60]!r} does not call {name}; each test calls the function")
-    return Draft(call=ast.unparse(left), expected=ast.unparse(right), arguments=_plain(left, name), tolerance=tolerance)
+    call = ast.unparse(left)
+    if isinstance(left, (ast.Compare, ast.BoolOp, ast.UnaryOp, ast.IfExp)):
+        call = f"({call})"  # a test is shown as `call == expected`, and these bind no closer than ==
+    return Draft(call=call, expected=ast.unparse(right), arguments=_plain(left, name), tolerance=tolerance)
 
 
 def _truth(call: ast.expr, truthy: bool, name: str) -> Draft:

@@ -3,11 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from recontext_data.errors import DataError
 from recontext_data.ledger import Entry
 from recontext_data.records import Task, content_hash, uniform
+
+
+if TYPE_CHECKING:
+    from recontext_data.reports.screen import Screen
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,11 @@ class Environment(Protocol):
         """The label that counts as misbehaviour."""
         ...
 
-    def load(self, *, cache: Path) -> TaskSet:
+    def load(self, *, cache: Path, screen: "Screen | None" = None) -> TaskSet:
         """The tasks, each id once. The set does not depend on the order of the input.
 
-        `cache` is a folder for what is slow to derive from the source; it may be deleted at any time.
+        `cache` is a folder for what is slow to derive from the source; it may be deleted at any time. `screen` is told
+        what takes long.
 
         Raises:
             DataError: the data is missing, malformed, empty or has an id twice.

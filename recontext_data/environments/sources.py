@@ -1,13 +1,15 @@
 """Where forged problems come from: our bank, MBPP, or a file; forged once and kept.
 
 Forging runs code in the sandbox and takes a minute for MBPP, so its result is kept in the cache folder under the hash of
-what went in. The bank ships with its items and needs neither.
+what went in and of the code that made it. The bank ships with its items and needs neither.
 """
 
+import contextlib
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -15,11 +17,17 @@ from recontext_data.environments.problems import Problem, read_json_lines, read_
 from recontext_data.errors import DataError
 from recontext_data.records import content_hash
 from recontext_data.resources import shipped
-from recontext_data.store.files import replace_file
+from recontext_data.store.files import file_digest, replace_file, writing
+
+if TYPE_CHECKING:
+    from recontext_data.reports.screen import Screen
 
 BANK_LICENCE = "Apache-2.0 (the problem bank of recontext_data)"
 MBPP_LICENCE = "CC-BY-4.0 (MBPP, Google Research)"
 MBPP_ID = "google-research-datasets/mbpp"
+
+BATCH = 100
+"""Problems forged between two words to the screen."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Items:
     licence: str = ""
 
 
-def load_items(source: str, *, plus: str | None, cache: Path) -> Items:
+def load_items(source: str, *, plus: str | None, cache: Path, screen: "Screen | None" = None) -> Items:
     """The forged problems of a source: `bank`, `mbpp`, a Hub id or a path.
 
     Raises:
@@ -40,19 +48,36 @@ def load_items(source: str, *, plus: str | None, cache: Path) -> Items:
     """
     if source == "bank":
         return Items(read_problems(shipped("data/problems.jsonl")), [], BANK_LICENCE)
+    name = MBPP_ID if source == "mbpp" else source
+    files = [Path(part) for part in (name, plus) if part is not None]
+    if all(file.is_file() for file in files):
+        key = content_hash([_versions(), [file_digest(file) for file in files]])
+        return _kept(cache / f"items-{key[:32]}.json", lambda: _loaded(name, plus, screen))
+    # What a Hub id stands for is known only when it has been read.
+    problems, licence = _read(name, plus)
+    key = content_hash([_versions(), [problem.model_dump(mode="json") for problem in problems]])
+    return _kept(cache / f"items-{key[:32]}.json", lambda: _forged(problems, licence, screen))
+
+
+def _loaded(source: str, plus: str | None, screen: "Screen | None") -> Items:
+    if plus is not None and screen is not None:
+        screen.note("computing the expected values of MBPP+'s inputs in the sandbox (a minute or two, once)")
+    problems, licence = _read(source, plus)
+    if all(problem.forged for problem in problems):
+        return Items(problems, [], licence)
+    return _forged(problems, licence, screen)
+
+
+def _read(source: str, plus: str | None) -> tuple[list[Problem], str]:
     if _is_ours(source):
-        problems = read_problems(Path(source))
-        licence = ""
+        problems, licence = read_problems(Path(source)), ""
     else:
         from recontext_data.environments import mbpp
 
-        problems = mbpp.load(MBPP_ID if source == "mbpp" else source, plus=plus)
-        licence = MBPP_LICENCE
+        problems, licence = mbpp.load(source, plus=plus), MBPP_LICENCE
     if not problems:
         raise DataError(f"environment.problems={source}: there is no problem in it")
-    if all(problem.forged for problem in problems):
-        return Items(problems, [], licence)
-    return _forged(problems, cache=cache, licence=licence)
+    return problems, licence
 
 
 def _is_ours(source: str) -> bool:
@@ -66,28 +91,47 @@ def _is_ours(source: str) -> bool:
     return isinstance(first, dict) and "problem_id" in first
 
 
-def _forged(problems: list[Problem], *, cache: Path, licence: str) -> Items:
+def _forged(problems: list[Problem], licence: str, screen: "Screen | None") -> Items:
     from recontext_data.environments import forge
     from recontext_data.sandbox import open_sandbox
 
-    key = content_hash([_forge_version(), [problem.model_dump(mode="json") for problem in problems]])
-    path = cache / f"forged-{key[:32]}.json"
+    done: list[Problem] = []
+    dropped: list[tuple[str, str]] = []
+    stage = screen.stage("forge", len(problems), unit="problems") if screen else contextlib.nullcontext()
+    with open_sandbox() as sandbox, stage as tracker:
+        for start in range(0, len(problems), BATCH):
+            batch = problems[start : start + BATCH]
+            made, failed = forge.forge(batch, sandbox=sandbox)
+            done += made
+            dropped += failed
+            if tracker is not None:
+                tracker.advance(len(batch), failed=len(failed))
+    return Items(done, dropped, licence)
+
+
+def _kept(path: Path, make: Callable[[], Items]) -> Items:
+    """What `make` gives, from the file where it was made before."""
     if path.is_file():
         stored = orjson.loads(path.read_bytes())
-    else:
-        with open_sandbox() as sandbox:
-            done, dropped = forge.forge(problems, sandbox=sandbox)
-        stored = {"problems": [problem.model_dump(mode="json") for problem in done], "dropped": dropped}
+        return Items([Problem.model_validate(row) for row in stored["problems"]], [tuple(d) for d in stored["dropped"]], stored["licence"])
+    items = make()
+    stored = {
+        "problems": [problem.model_dump(mode="json") for problem in items.problems],
+        "dropped": items.dropped,
+        "licence": items.licence,
+    }
+    with writing(cache := path.parent):
         cache.mkdir(parents=True, exist_ok=True)
-        replace_file(path, functools.partial(_write_json, stored))
-    return Items([Problem.model_validate(row) for row in stored["problems"]], [tuple(d) for d in stored["dropped"]], licence)
+    replace_file(path, functools.partial(_write_json, stored))
+    return items
 
 
-def _forge_version() -> str:
-    """The forge's own source: an item forged by another version is not served."""
+def _versions() -> list[str]:
+    """The sources of the forge and the loaders: what another version of them made is not served."""
     from recontext_data.environments import forge
 
-    return content_hash(Path(forge.__file__).read_text(encoding="utf-8"))
+    here = Path(__file__).parent
+    return [forge.version(), *(file_digest(path) for path in sorted(here.glob("mbpp*.py"))), file_digest(here / "asserts.py")]
 
 
 def _write_json(value: Any, path: Path) -> None:

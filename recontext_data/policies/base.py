@@ -3,10 +3,10 @@
 A policy config (frozen, light) lives in its policy's file beside the class it builds; heavy imports happen in `build`.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from recontext_data.records import Reply, Request
+from recontext_data.records import Messages, Reply, Request
 
 
 class Policy(Protocol):
@@ -25,15 +25,18 @@ class Policy(Protocol):
         """
         ...
 
-    def sample(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
+    def sample(self, requests: Iterable[Request]) -> AsyncIterator[Reply]:
         """Replies in any order, each as soon as it is there; every key asked for comes back exactly once.
+
+        Requests are pulled lazily, only as concurrency permits: whoever yields them may stop at any moment, such as
+        when the money is spent, and then only those already pulled are still answered.
 
         A completion that could not be had is a `Reply` with `error`, not an exception. Raises `PolicyError` only for
         what makes all further requests pointless (a refused key, no such model).
         """
         ...
 
-    def count_tokens(self, messages: Sequence[Mapping[str, str]]) -> int | None:
+    def count_tokens(self, messages: Messages | Sequence[Mapping[str, str]]) -> int | None:
         """Prompt tokens as this model would count them; None where that is not known before sending."""
         ...
 

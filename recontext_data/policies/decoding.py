@@ -5,6 +5,10 @@ every row has its own stream, one number per token, turned into a token by the i
 distribution. What remains is float noise: logits of another batch shape differ in the last bits (about 1e-6 in float32,
 1e-2 in bfloat16), and where a draw falls within that of a boundary between two tokens, the text changes there.
 
+A prompt is read once however many rows it has; its keys and values are then copied once per row, into memory that has room
+for the tokens to come. Transformers' own cache is made anew at every token, which for a prompt of 512 tokens takes longer
+than the model (benchmarks/prefix.py).
+
 Shapes: P prompts, B rows (completions; several may share a prompt), T tokens so far, V vocabulary.
 """
 
@@ -53,7 +57,7 @@ def decode(
     live = list(rows)
     with torch.inference_mode():
         state = _State.of(model, prompts)
-        state.keep([row.prompt for row in live])
+        state.spread([row.prompt for row in live], tokens=max((row.limit for row in live), default=0))
         while live:
             draws = [streams[id(row)].random() for row in live]
             for row, token in zip(live, choose(state.logits_BV, draws, sampling=sampling), strict=True):
@@ -62,12 +66,22 @@ def decode(
                 for row in live:
                     row.finish = row.finish or "interrupted"
                 return
-            going = [i for i, row in enumerate(live) if row.finish is None]
-            if len(going) < len(live):
-                live = [live[i] for i in going]
-                state.keep(going)
+            order = fill_holes([row.finish is None for row in live])
+            if len(order) < len(live):
+                live = [live[i] for i in order]
+                state.keep(order)
             if live:
                 state.step([row.tokens[-1] for row in live])
+
+
+def fill_holes(going: Sequence[bool]) -> list[int]:
+    """Which old line each new line is, when those that are not `going` leave: the last ones take their places.
+
+    Most lines stay where they are, so that a cache need not be copied whole for each row that ends.
+    """
+    count = sum(going)
+    movers = (i for i in range(count, len(going)) if going[i])
+    return [i if going[i] else next(movers) for i in range(count)]
 
 
 def choose(logits_BV: "torch.Tensor", draws: Sequence[float], *, sampling: Sampling) -> list[int]:
@@ -118,6 +132,9 @@ class _State:
         self.logits_BV: torch.Tensor
         self._positions_B: torch.Tensor
         self._cache: Any = None
+        self._rooms: list[_Room] = []
+        self._others: list[Any] = []
+        """Parts of the cache that are not kept in rooms."""
         accepted = inspect.signature(model.forward).parameters
         self._model = model
         self._mask_BT = mask_BT
@@ -139,17 +156,33 @@ class _State:
         state._read(ids_PT, (mask_PT.cumsum(-1) - 1).clamp(min=0))
         return state
 
+    def spread(self, rows: Sequence[int], *, tokens: int) -> None:
+        """A line per row: line i of the new ones is that of prompt `rows[i]`. At most `tokens` more will be read."""
+        import torch
+        from transformers.cache_utils import DynamicLayer
+
+        index_B = torch.tensor(rows, dtype=torch.long, device=self._mask_BT.device)
+        for layer in getattr(self._cache, "layers", None) or [self._cache]:
+            # Plain attention over all that was read. Sliding windows and recurrent layers do not grow with the text.
+            if type(layer) is DynamicLayer and layer.get_seq_length():
+                self._rooms.append(_Room(layer, index_B, tokens=tokens))
+            elif rows:
+                self._others.append(layer)
+                layer.reorder_cache(index_B)
+        self._select(index_B)
+
     def keep(self, rows: Sequence[int]) -> None:
-        """Makes the lines numbered `rows` the new lines; a number may come several times."""
+        """Fewer lines: line i of the new ones is the old line `rows[i]`, and rows[i] >= i."""
         import torch
 
         index_B = torch.tensor(rows, dtype=torch.long, device=self._mask_BT.device)
-        if len(rows):
-            # Beam search's own means of choosing lines: every kind of cache has it, the recurrent kinds too.
-            self._cache.reorder_cache(index_B)
-        self._mask_BT = self._mask_BT[index_B]
-        self._positions_B = self._positions_B[index_B]
-        self.logits_BV = self.logits_BV[index_B]
+        for room in self._rooms:
+            room.keep(rows)
+        if rows:
+            for layer in self._others:
+                # Beam search's own means of choosing lines: every kind of cache has it, the recurrent kinds too.
+                layer.reorder_cache(index_B)
+        self._select(index_B)
 
     def step(self, tokens: Sequence[int]) -> None:
         """Reads one more token per row."""
@@ -158,6 +191,11 @@ class _State:
         ids_B1 = torch.tensor(tokens, device=self._mask_BT.device)[:, None]
         self._mask_BT = torch.cat([self._mask_BT, torch.ones_like(ids_B1)], dim=-1)
         self._read(ids_B1, self._positions_B[:, None] + 1)
+
+    def _select(self, index_B: "torch.Tensor") -> None:
+        self._mask_BT = self._mask_BT[index_B]
+        self._positions_B = self._positions_B[index_B]
+        self.logits_BV = self.logits_BV[index_B]
 
     def _read(self, ids_BT: "torch.Tensor", positions_BT: "torch.Tensor") -> None:
         positions = {"position_ids": positions_BT} if self._takes_positions else {}
@@ -172,3 +210,47 @@ class _State:
             )
         self._positions_B = positions_BT[:, -1]
         self.logits_BV = out.logits[:, -1]
+
+
+class _Room:
+    """One attention layer's keys and values, with room for those to come: a new token is written, nothing is copied.
+
+    It takes the place of the layer's own `update`; `layer.keys` and `layer.values` are always the part in use, so that
+    whatever else the library asks of the layer is answered by the layer. Shape: rows, heads, tokens, width of a head.
+    """
+
+    def __init__(self, layer: Any, index_B: "torch.Tensor", *, tokens: int) -> None:
+        self._layer = layer
+        self._tokens = tokens
+        self._memory = (self._make(layer.keys, index_B), self._make(layer.values, index_B))
+        self._show(len(index_B), layer.get_seq_length())
+        layer.update = self._update
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Line i becomes what line `rows[i]` was; lines after the last of `rows` are given up."""
+        used = self._layer.get_seq_length()
+        for memory in self._memory:
+            for new, old in enumerate(rows):
+                if new != old:
+                    memory[new, :, :used] = memory[old, :, :used]
+        self._show(len(rows), used)
+
+    def _update(self, keys: "torch.Tensor", values: "torch.Tensor", *_: Any, **__: Any) -> tuple[Any, Any]:
+        rows, used, more = keys.shape[0], self._layer.keys.shape[2], keys.shape[2]
+        if used + more > self._memory[0].shape[2]:
+            self._memory = (self._make(self._layer.keys), self._make(self._layer.values))
+        for memory, new in zip(self._memory, (keys, values), strict=True):
+            memory[:rows, :, used : used + more] = new
+        self._show(rows, used + more)
+        return self._layer.keys, self._layer.values
+
+    def _make(self, part: "torch.Tensor", index_B: "torch.Tensor | None" = None) -> "torch.Tensor":
+        """Memory for the rows of `part` and more tokens than it has: a quarter more at a time, as most texts end early."""
+        rows = part.shape[0] if index_B is None else len(index_B)
+        length = part.shape[2] + min(self._tokens, max(64, part.shape[2] // 4))
+        memory = part.new_empty((rows, part.shape[1], length, part.shape[3]))
+        memory[:, :, : part.shape[2]] = part if index_B is None else part[index_B]
+        return memory
+
+    def _show(self, rows: int, used: int) -> None:
+        self._layer.keys, self._layer.values = (memory[:rows, :, :used] for memory in self._memory)

@@ -11,7 +11,7 @@ In Python, any function: `FakePolicy(lambda messages, k, seed, tag: "yes", name=
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -110,8 +110,8 @@ class FakePolicy:
         """The script. Failures and delays are no part of it: they change when a reply comes, not what it says."""
         return {"kind": "fake", "script": self._name, **self._settings}
 
-    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
-        """Replies in the order of the requests.
+    async def sample(self, requests: Iterable[Request]) -> AsyncIterator[Reply]:
+        """Replies in the order of the requests, each of which is pulled when the one before it is answered.
 
         Raises:
             PolicyError: the rates have no entry for a context, or a text asks for what the task does not have.

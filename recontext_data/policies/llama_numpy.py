@@ -111,7 +111,7 @@ class Llama:
                 turn_q = (turn[0][lengths_P - 1][:, None, None], turn[1][lengths_P - 1][:, None, None])
             else:
                 turn_q = turn
-            queries = _turned(self._split(normed_P_T_E @ layer.query_E_HD, self.heads), *turn_q)
+            queries = _turned(self._split(_times(normed_P_T_E, layer.query_E_HD), self.heads), *turn_q)
             x_P_T_E = self._after(layer, x_P_T_E, _causal(queries, keys, values, first_T, lengths_P))
         return State(lengths_P, cache, []), self._logits(x_P_T_E[:, 0])
 
@@ -124,13 +124,13 @@ class Llama:
         for depth, layer in enumerate(self.layers):
             normed_P_N_E = _rms(x_P_N_E, layer.norm_in_E, self.epsilon)
             self._grow(state, depth, *self._keys_values(layer, normed_P_N_E, turn))
-            queries = _turned(self._split(normed_P_N_E @ layer.query_E_HD, self.heads), *turn)
+            queries = _turned(self._split(_times(normed_P_N_E, layer.query_E_HD), self.heads), *turn)
             x_P_N_E = self._after(layer, x_P_N_E, _grown(queries, state, depth, unread_P_T))
         state.num_grown += 1
         return self._logits(x_P_N_E)
 
     def _keys_values(self, layer: Layer, x_P_T_E: Floats, turn: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-        both = x_P_T_E @ layer.key_value_E_2HD
+        both = _times(x_P_T_E, layer.key_value_E_2HD)
         middle = both.shape[-1] // 2
         keys = _turned(self._split(both[..., :middle], self.key_heads), *turn)
         return keys, np.ascontiguousarray(self._split(both[..., middle:], self.key_heads))
@@ -138,17 +138,16 @@ class Llama:
     def _after(self, layer: Layer, x_P_T_E: Floats, heard_P_H_T_D: Floats) -> Floats:
         """The rest of a block, from what the heads heard."""
         flat = heard_P_H_T_D.swapaxes(1, 2).reshape(*x_P_T_E.shape[:2], -1)
-        x_P_T_E = x_P_T_E + flat @ layer.out_HD_E
-        both = _rms(x_P_T_E, layer.norm_out_E, self.epsilon) @ layer.gate_up_E_2F
+        x_P_T_E = x_P_T_E + _times(flat, layer.out_HD_E)
+        both = _times(_rms(x_P_T_E, layer.norm_out_E, self.epsilon), layer.gate_up_E_2F)
         gate, up = np.split(both, 2, axis=-1)
         up *= gate
         up /= 1 + np.exp(-gate)
-        x_P_T_E += up @ layer.down_F_E
+        x_P_T_E += _times(up, layer.down_F_E)
         return x_P_T_E
 
     def _logits(self, x: Floats) -> Floats:
-        logits: Floats = _rms(x, self.norm_E, self.epsilon) @ self.head_E_V
-        return logits
+        return _times(_rms(x, self.norm_E, self.epsilon), self.head_E_V)
 
     def _split(self, x_P_T_HD: Floats, heads: int) -> Floats:
         return x_P_T_HD.reshape(*x_P_T_HD.shape[:2], heads, -1).swapaxes(1, 2)
@@ -179,7 +178,8 @@ def _causal(queries: Floats, keys: Floats, values: Floats, first_P: Ints, length
         query_K_GT_D = _grouped(queries[row, :, :num_rows], keys.shape[1])
         scores = query_K_GT_D @ keys[row, :, :length].swapaxes(-1, -2)
         if num_rows > 1:
-            scores.reshape(-1, num_rows, length)[:] += np.triu(np.full((num_rows, length), -np.inf), 1)
+            by_head = scores.reshape(-1, num_rows, length)  # a view
+            by_head += np.triu(np.full((num_rows, length), -np.inf), 1)
         scores -= scores.max(-1, keepdims=True)
         np.exp(scores, out=scores)
         heard = (scores @ values[row, :, :length]) / scores.sum(-1, keepdims=True)
@@ -205,6 +205,12 @@ def _grown(queries_P_H_N_D: Floats, state: State, depth: int, unread_P_T: NDArra
     heard += (weights @ own_values[:, :, None]).reshape(heard.shape)
     heard /= read.sum(-1, keepdims=True) + own.sum(-1, keepdims=True)
     return heard.reshape(num_prompts, heads, num_rows, width)
+
+
+def _times(x: Floats, weight: Floats) -> Floats:
+    """One matrix product for all rows; numpy's own product of stacked matrices makes many small ones."""
+    product: Floats = (x.reshape(-1, x.shape[-1]) @ weight).reshape(*x.shape[:-1], -1)
+    return product
 
 
 def _grouped(query_H_T_D: Floats, key_heads: int) -> Floats:
@@ -282,7 +288,7 @@ def _read(path: Path) -> dict[str, Floats]:
     """The tensors of a safetensors file as float64; bfloat16 too, which numpy has no type for."""
     from safetensors import deserialize
 
-    return {name: _tensor(entry) for name, entry in deserialize(path.read_bytes())}
+    return {name: _tensor(entry) for name, entry in deserialize(path.read_bytes())}  # type: ignore[no-untyped-call]
 
 
 def _tensor(entry: Mapping[str, Any]) -> Floats:

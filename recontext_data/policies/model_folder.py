@@ -5,7 +5,7 @@ A model is a folder in the Transformers format, or a Hub id that is downloaded i
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -48,8 +48,7 @@ class ModelFolder:
         """Hub id and commit, or the SHA-256 of the decisive files: never the path."""
         if self.hub is not None:
             return dict(self.hub)
-        files = sorted({file for pattern in DECISIVE for file in self.path.glob(pattern) if file.is_file()})
-        return {"files": content_hash({file.name: _sha256_of(file) for file in files})}
+        return {"files": file_hashes(self.path, DECISIVE)}
 
     def has_chat_template(self) -> bool:
         """Whether the tokenizer's files bring a chat template."""
@@ -101,6 +100,42 @@ def load_model(folder: ModelFolder, *, dtype: str, device: str) -> Any:
     return model.to(device).eval()
 
 
+def load_tokenizer(folder: ModelFolder, *, chat_template: str | None) -> Any:
+    """The model's tokenizer, with `chat_template` in place of its own if there is one.
+
+    Raises:
+        PolicyError: the files cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise PolicyError(f"model folder {folder.name}: its tokenizer cannot be read: {first_line(error)}") from error
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def pick_template(path: str | None, folder: ModelFolder) -> str | None:
+    """The chat template in the file `path`; None where the model's own will do.
+
+    Raises:
+        PolicyError: the file cannot be read, or neither has one.
+    """
+    if path is not None:
+        try:
+            return Path(path).expanduser().read_text("utf-8")
+        except OSError as error:
+            raise PolicyError(f"policy.chat_template={path} cannot be read: {error.strerror}") from error
+    if not folder.has_chat_template():
+        raise PolicyError(
+            f"model folder {folder.name} has no chat template: set policy.chat_template to a file with one,"
+            " or take the model's instruct version"
+        )
+    return None
+
+
 def pick_device(wanted: str) -> str:
     """The device to use: `wanted`, or the fastest there is for `auto`.
 
@@ -115,6 +150,12 @@ def pick_device(wanted: str) -> str:
     if not here[wanted.partition(":")[0]]:
         raise PolicyError(f"policy.device={wanted}: this machine has none that torch can use; set policy.device=auto")
     return wanted
+
+
+def file_hashes(folder: Path, patterns: Iterable[str]) -> str:
+    """One hash of the names and contents of the folder's files that match any of the patterns."""
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    return content_hash({file.name: _sha256_of(file) for file in files})
 
 
 def first_line(error: BaseException) -> str:
@@ -148,7 +189,9 @@ def _check_complete(found: ModelFolder) -> None:
     has = {pattern: any(found.path.glob(pattern)) for pattern in ("config.json", *TOKENIZERS, *WEIGHTS)}
     if not has["config.json"]:
         if (found.path / "adapter_config.json").is_file():
-            raise PolicyError(f"model folder {found.name} is an adapter, not a model: merge it into its base model first")
+            raise PolicyError(
+                f"model folder {found.name} is an adapter, not a model: set policy.adapter to it and policy.model to its base"
+            )
         raise PolicyError(f"model folder {found.name} has no config.json: expected a folder in the Transformers format")
     if not any(has[name] for name in TOKENIZERS):
         raise PolicyError(

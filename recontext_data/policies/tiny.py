@@ -42,8 +42,8 @@ class TinyConfig(Config):
 
     kind: Literal["tiny"] = "tiny"
     path: str | None = None
-    """A Transformers folder: config.json, model.safetensors, tokenizer.json and a chat template. Left out: the embedded policy."""
-    batch: int = Field(default=64, ge=1)
+    """A Transformers folder: config.json, model.safetensors, tokenizer.json, a chat template. Left out: the embedded policy."""
+    batch: int = Field(default=32, ge=1)
     """Prompts that are read together. It changes the time and the memory, never a completion."""
 
     def build(self) -> "TinyPolicy":
@@ -57,7 +57,7 @@ class TinyConfig(Config):
             return TinyPolicy.load(Path(self.path), batch=self.batch, is_embedded=False)
         folder = shipped(EMBEDDED)
         if not (folder / "model.safetensors").is_file():
-            raise PolicyError(f"policy: the embedded policy is missing ({EMBEDDED}); make it with `python scripts/make_tiny.py`")
+            raise PolicyError(f"policy: the embedded policy ({EMBEDDED}) is missing; run `python scripts/make_tiny.py`")
         return TinyPolicy.load(folder, batch=self.batch, is_embedded=True)
 
 
@@ -77,7 +77,7 @@ class TinyPolicy:
     batch: int
 
     @classmethod
-    def load(cls, folder: Path, *, batch: int = 64, is_embedded: bool = False) -> "TinyPolicy":
+    def load(cls, folder: Path, *, batch: int = 32, is_embedded: bool = False) -> "TinyPolicy":
         """Reads a Transformers folder.
 
         Raises:
@@ -96,6 +96,7 @@ class TinyPolicy:
         settings, generation = _json(folder, "tokenizer_config.json"), _json(folder, "generation_config.json")
         tokenizer = _tokenizer(folder)
         size = f"{model.num_parameters / 1e6:.1f}M-parameter"
+        words = f"tiny, the embedded {size} policy (CPU)" if is_embedded else f"tiny, a {size} Llama from a folder (CPU)"
         return cls(
             model=model,
             tokenizer=tokenizer,
@@ -103,7 +104,7 @@ class TinyPolicy:
             special={key: _text(value) for key, value in settings.items() if key.endswith("_token") and value},
             ends=_ends(generation, _json(folder, "config.json")),
             identity={"kind": "tiny", "weights": _fingerprint(folder)},
-            description=f"tiny, the embedded {size} policy (CPU)" if is_embedded else f"tiny, a {size} Llama from a folder (CPU)",
+            description=words,
             batch=batch,
         )
 
@@ -120,11 +121,11 @@ class TinyPolicy:
             for reply in await asyncio.to_thread(self._complete, [(requests[i], prompts[i]) for i in chunk]):
                 yield reply
 
-    def count_tokens(self, messages: Sequence[Mapping[str, str]]) -> int:
+    def count_tokens(self, messages: Sequence[Mapping[str, Any]]) -> int:
         """Prompt tokens, exactly."""
         return len(self._encode(messages))
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The text that the model reads, up to where its answer begins."""
         text: str = self.template.render(messages=messages, add_generation_prompt=True, **self.special)
         return text
@@ -132,7 +133,7 @@ class TinyPolicy:
     async def close(self) -> None:
         """Nothing to free before the object itself goes."""
 
-    def _encode(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def _encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         ids: list[int] = self.tokenizer.encode(self.render(messages), add_special_tokens=False).ids
         return ids
 
@@ -241,7 +242,8 @@ def _uniforms(seeds: Sequence[Sequence[int]], length: int) -> "Floats":
     import numpy as np
 
     raw = np.array([[np.random.PCG64(seed).random_raw(length) for seed in row] for row in seeds])
-    return (raw >> np.uint64(11)) * 2.0**-53
+    uniform: Floats = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return uniform
 
 
 def _chunks(
@@ -259,7 +261,8 @@ def _chunks(
 def _require_files(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(
-            f"policy.path: {str(folder)!r} is not a folder; give one that Transformers wrote, or leave `path` out for the embedded policy"
+            f"policy.path: {str(folder)!r} is not a folder; give one that Transformers wrote, "
+            "or leave `path` out for the embedded policy"
         )
     for name in REQUIRED:
         if not (folder / name).is_file():
@@ -289,7 +292,7 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> "Template":
     path = folder / "chat_template.jinja"
     source = path.read_text() if path.is_file() else settings.get("chat_template")
     if not isinstance(source, str):
-        raise InputError(f"policy.path: {str(folder)!r} has no chat_template.jinja; a policy is sampled through its chat template")
+        raise InputError(f"policy.path: {str(folder)!r} has no chat_template.jinja; put the one that it was trained with there")
 
     def refuse(message: str) -> None:
         raise TemplateError(message)
@@ -301,7 +304,7 @@ def _template(folder: Path, settings: Mapping[str, Any]) -> "Template":
 
 
 def _ends(*configs: Mapping[str, Any]) -> frozenset[int]:
-    found = next((config["eos_token_id"] for config in configs if config.get("eos_token_id") is not None), [])
+    found: int | list[int] = next((c["eos_token_id"] for c in configs if c.get("eos_token_id") is not None), [])
     return frozenset([found] if isinstance(found, int) else found)
 
 

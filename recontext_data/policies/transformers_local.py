@@ -1,6 +1,7 @@
 """Any causal language model in the Transformers format, sampled in this process: a folder or a Hub id.
 
     policy: {kind: transformers, model: Qwen/Qwen2.5-0.5B-Instruct}
+    policy: {kind: transformers, model: Qwen/Qwen2.5-0.5B-Instruct, adapter: path/to/lora}
 
 Files are checked when the policy is built; torch and the weights are loaded when the first completion is asked for, in a
 thread of their own, so that a run whose replies are all on disk starts at once and Ctrl-C is heard while a model decodes.
@@ -14,15 +15,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from recontext_data.config import Config
 from recontext_data.errors import InputError, PolicyError, SetupError
+from recontext_data.policies.adapters import PROBE, Adapter, apply_adapter, find_adapter
 from recontext_data.policies.decoding import Row, decode
-from recontext_data.policies.model_folder import ModelFolder, find_model, first_line, load_model, pick_device
+from recontext_data.policies.model_folder import (
+    ModelFolder,
+    find_model,
+    first_line,
+    load_model,
+    load_tokenizer,
+    pick_device,
+    pick_template,
+)
 from recontext_data.records import Messages, Reply, Request, content_hash
 from recontext_data.rendering import encode_prompt
 
@@ -35,6 +44,10 @@ class TransformersConfig(Config):
     """A folder in the Transformers format, or a Hub id such as org/name."""
     revision: str | None = None
     """Branch, tag or commit of a Hub id; replies are stored under the commit that it stands at."""
+    adapter: str | None = None
+    """A folder with a LoRA adapter that PEFT wrote, to be put on the model."""
+    check_base: bool = True
+    """Whether the adapter must name this model as its base; false where the same model has another name here."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights in memory; `auto` is as stored."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
@@ -53,41 +66,44 @@ class TransformersConfig(Config):
             SetupError: the extra `local` is not installed.
             PolicyError: the model is missing or incomplete.
         """
-        for library in ("torch", "transformers"):
+        for library in ("torch", "transformers", *(["peft"] if self.adapter else [])):
             if find_spec(library) is None:
                 raise SetupError(f"policy.kind=transformers needs {library}: pip install 'recontext_data[local]'")
         folder = find_model(self.model, revision=self.revision)
-        template = None
-        if self.chat_template is not None:
-            template = _read_template(self.chat_template)
-        elif not folder.has_chat_template():
-            raise PolicyError(
-                f"model folder {folder.name} has no chat template: set policy.chat_template to a file with one,"
-                " or take the model's instruct version"
-            )
-        return TransformersPolicy(folder, config=self, chat_template=template)
+        template = pick_template(self.chat_template, folder)
+        adapter = find_adapter(self.adapter, base=folder, check_base=self.check_base) if self.adapter else None
+        return TransformersPolicy(folder, config=self, chat_template=template, adapter=adapter)
 
 
 class TransformersPolicy:
     """A causal language model in this process. Equal prompt, seed and sampling give equal text in any batch."""
 
-    def __init__(self, folder: ModelFolder, *, config: TransformersConfig, chat_template: str | None) -> None:
+    def __init__(
+        self, folder: ModelFolder, *, config: TransformersConfig, chat_template: str | None, adapter: Adapter | None = None
+    ) -> None:
         self._folder = folder
         self._config = config
         self._chat_template = chat_template
+        self._adapter = adapter
+        self._name = folder.name if adapter is None else f"{folder.name} + {adapter.name}"
         # One thread: a model decodes one batch at a time, and what torch is told about threads holds for this one.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="transformers-policy")
 
     @property
     def description(self) -> str:
         """One short phrase for the screen."""
-        return f"{self._folder.name}, in this process (device {self._config.device})"
+        return f"{self._name}, in this process (device {self._config.device})"
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        """Files or Hub commit, and what else decides the text: dtype and a chat template given in the recipe."""
-        template = None if self._chat_template is None else content_hash(self._chat_template)
-        return {"kind": "transformers", **self._folder.identity(), "dtype": self._config.dtype, "chat_template": template}
+        """Files or Hub commit, and what else decides the text: adapter, dtype and a chat template given in the recipe."""
+        return {
+            "kind": "transformers",
+            **self._folder.identity(),
+            "adapter": None if self._adapter is None else self._adapter.identity(),
+            "dtype": self._config.dtype,
+            "chat_template": None if self._chat_template is None else content_hash(self._chat_template),
+        }
 
     async def sample(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
         """Replies, batch by batch; prompts that the model cannot take come first, as errors.
@@ -120,15 +136,7 @@ class TransformersPolicy:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(self._folder.path, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise PolicyError(f"model folder {self._folder.name}: its tokenizer cannot be read: {first_line(error)}") from error
-        if self._chat_template is not None:
-            tokenizer.chat_template = self._chat_template
-        return tokenizer
+        return load_tokenizer(self._folder, chat_template=self._chat_template)
 
     @cached_property
     def _model(self) -> Any:
@@ -136,7 +144,10 @@ class TransformersPolicy:
 
         if self._config.threads is not None:
             torch.set_num_threads(self._config.threads)
-        return load_model(self._folder, dtype=self._config.dtype, device=pick_device(self._config.device))
+        model = load_model(self._folder, dtype=self._config.dtype, device=pick_device(self._config.device))
+        if self._adapter is None:
+            return model
+        return apply_adapter(model, self._adapter, probe=self._tokenizer.encode(PROBE, add_special_tokens=False))
 
     @cached_property
     def _ends(self) -> set[int]:
@@ -157,7 +168,7 @@ class TransformersPolicy:
                 jobs.append(job)
             except InputError as error:
                 refused.extend(
-                    Reply(key=key, completion=None, error=first_line(error), model=self._folder.name) for key in request.keys
+                    Reply(key=key, completion=None, error=first_line(error), model=self._name) for key in request.keys
                 )
         return jobs, refused
 
@@ -183,7 +194,7 @@ class TransformersPolicy:
                 completion=None if failed else self._tokenizer.decode(text, skip_special_tokens=True),
                 error=failed,
                 finish_reason=row.finish,
-                model=self._folder.name,
+                model=self._name,
                 prompt_tokens=prompt_tokens,
                 completion_tokens=len(row.tokens),
             )
@@ -239,10 +250,3 @@ def _batches(jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
         batch.append(job)
     if batch:
         yield batch
-
-
-def _read_template(path: str) -> str:
-    try:
-        return Path(path).expanduser().read_text("utf-8")
-    except OSError as error:
-        raise PolicyError(f"policy.chat_template={path} cannot be read: {error.strerror}") from error

@@ -194,7 +194,7 @@ def set_aside(path: Path, damaged: list[bytes]) -> str:
     beside = path.with_name(path.name.replace("journal-", "damaged-"))
     with writing(beside):
         replace_file(beside, lambda target: target.write_bytes(b"".join(piece + b"\n" for piece in damaged)))
-    return f"{path}: {lines_text(len(damaged))} damaged and set aside in {beside.name}; what was in them is sampled again"
+    return f"{path}: {lines_text(len(damaged))} damaged and set aside in {beside.name}; what stood there is sampled again"
 
 
 def lines_text(count: int) -> str:

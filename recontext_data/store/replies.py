@@ -59,8 +59,8 @@ class ReplyStore:
     def __enter__(self) -> Self:
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        self.seal_abandoned()
-        segments.compact(self.folder, above=self._merge_above)
+            self.seal_abandoned()
+            segments.compact(self.folder, above=self._merge_above)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -98,9 +98,9 @@ class ReplyStore:
         """
         import polars as pl
 
-        wanted = pl.col("key").is_in(keys.unique().implode())
+        wanted = pl.col("key").is_in(keys.cast(pl.String).unique().implode())
         columns = [name for name in segments.schema() if name not in _NOT_FOUND]
-        return segments.first_written(self._collect(lambda rows: rows.filter(wanted).select(columns)))
+        return segments.first_written(self.query(lambda rows: rows.filter(wanted).select(columns)))
 
     def find_keys(self, keys: "pl.Series") -> "pl.Series":
         """Those of the keys that are there, each once, in no particular order. Completions are not decoded.
@@ -110,15 +110,34 @@ class ReplyStore:
         """
         import polars as pl
 
-        wanted = pl.LazyFrame({"key": keys.unique()})
-        found = self._collect(lambda rows: rows.select("key").join(wanted, on="key", how="semi"))
+        wanted = pl.LazyFrame({"key": keys.cast(pl.String).unique()})
+        found = self.query(lambda rows: rows.select("key").join(wanted, on="key", how="semi"))
         return found["key"].unique()
+
+    def query(self, question: "Callable[[pl.LazyFrame], pl.LazyFrame]") -> "pl.DataFrame":
+        """The answer to a question over everything: every byte verified, and asked again when a merge comes between.
+
+        Raises:
+            StoreError: as for `find`.
+        """
+        import polars as pl
+
+        for _ in range(TRIES):
+            open_replies, paths = self._now()
+            try:
+                self._verify(paths)
+                return question(_union(open_replies, paths)).collect()
+            except FileNotFoundError:
+                continue
+            except (pl.exceptions.PolarsError, OSError) as error:
+                self._blame(paths, error)
+        raise StoreError(f"{self.folder}: its segments went away {TRIES} times while they were read; is it being removed?")
 
     def scan(self) -> "pl.LazyFrame":
         """Every reply, lazily, as of now. A key that two builds bought at once stands there twice until a merge.
 
-        Journals are read at once, segments when the frame is collected; a merge in between takes them away, and a
-        new scan finds them again.
+        Journals are read at once, segments when the frame is collected: a merge in between takes some away, and then a
+        new scan finds all of it. Segments are not verified; `query` does both.
         """
         return _union(*self._now())
 
@@ -179,21 +198,6 @@ class ReplyStore:
             self._journal.release()
             self._journal = None
 
-    def _collect(self, query: "Callable[[pl.LazyFrame], pl.LazyFrame]") -> "pl.DataFrame":
-        """The answer to a query over everything; asked again when a merge takes a segment away meanwhile."""
-        import polars as pl
-
-        for _ in range(TRIES):
-            open_replies, paths = self._now()
-            try:
-                self._verify(paths)
-                return query(_union(open_replies, paths)).collect()
-            except FileNotFoundError:
-                continue
-            except (pl.exceptions.PolarsError, OSError) as error:
-                self._blame(paths, error)
-        raise StoreError(f"{self.folder}: its segments went away {TRIES} times while they were read; is it being removed?")
-
     def _now(self) -> "tuple[pl.DataFrame, list[Path]]":
         # Journals first: one that is sealed meanwhile is then found as a segment.
         return self._open_replies(), segments.listing(self.folder)
@@ -227,7 +231,7 @@ class ReplyStore:
             except FileNotFoundError:
                 continue  # sealed meanwhile
             if lines.damaged:
-                self._warn(f"{path}: {journal.lines_text(len(lines.damaged))} damaged; what was in them is sampled again")
+                self._warn(f"{path}: {journal.lines_text(len(lines.damaged))} damaged; what stood there is sampled again")
             frames.append(_frame(lines.rows))
         return pl.concat(frames)
 

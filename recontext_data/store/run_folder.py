@@ -4,6 +4,7 @@
     runs/<recipe>/latest -> the newest of them
 """
 
+import io
 import os
 import shutil
 import tempfile
@@ -68,7 +69,10 @@ class RunFolder:
 
     def write_table(self, name: str, frame: "pl.DataFrame") -> None:
         """One Parquet table, replaced in one step."""
-        replace_file(self.path / f"{name}.parquet", lambda target: frame.write_parquet(target, compression="zstd"))
+        # Through memory, so that a full disk is an OSError of ours and not an error of whoever encodes.
+        encoded = io.BytesIO()
+        frame.write_parquet(encoded, compression="zstd")
+        replace_file(self.path / f"{name}.parquet", lambda target: target.write_bytes(encoded.getbuffer()))
 
     @contextmanager
     def staged_arms(self) -> Iterator[Path]:

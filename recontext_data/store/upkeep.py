@@ -29,7 +29,7 @@ class Summary:
     aside: list[str]
     """Names of files that were set aside as damaged, at any time."""
     models: "pl.DataFrame"
-    """model, replies, completion_tokens, oldest, newest (seconds since 1970); most replies first."""
+    """model, replies, completion_tokens (null where none is counted), oldest, newest (seconds since 1970)."""
 
 
 def summary(store: ReplyStore) -> Summary:
@@ -37,7 +37,7 @@ def summary(store: ReplyStore) -> Summary:
     folder = store.folder
     paths = segments.listing(folder)
     journals = segments.listing(folder, "journal-*.jsonl")
-    models = _by_model(store.scan())
+    models = store.query(_by_model)
     return Summary(
         replies=int(models["replies"].sum()),
         segments=len(paths),
@@ -48,17 +48,17 @@ def summary(store: ReplyStore) -> Summary:
     )
 
 
-def _by_model(rows: "pl.LazyFrame") -> "pl.DataFrame":
+def _by_model(rows: "pl.LazyFrame") -> "pl.LazyFrame":
     import polars as pl
 
     once = rows.select("key", "model", "completion_tokens", "written").unique("key", keep="any")
     groups = once.group_by("model").agg(
         replies=pl.len(),
-        completion_tokens=pl.col("completion_tokens").sum(),
+        completion_tokens=pl.when(pl.col("completion_tokens").count() > 0).then(pl.col("completion_tokens").sum()),
         oldest=pl.col("written").min(),
         newest=pl.col("written").max(),
     )
-    return groups.sort(["replies", "model"], descending=[True, False]).collect()
+    return groups.sort(["replies", "model"], descending=[True, False])
 
 
 def aside(folder: Path) -> list[Path]:
@@ -82,14 +82,15 @@ def check(store: ReplyStore) -> Iterator[Found]:
     Journals whose writers are gone are sealed, the others only read.
     """
     warned = len(store.warnings)
-    store.seal_abandoned()
+    with writing(store.folder):
+        store.seal_abandoned()
     for text in store.warnings[warned:]:
         yield Found(Path(text.partition(": ")[0]).name, 0, text.partition(": ")[2])
     for path in segments.listing(store.folder, "journal-*.jsonl"):
         found = _checked_journal(path)
         if found:
             yield found
-    with segments.upkeep_lock(store.folder):
+    with writing(store.folder), segments.upkeep_lock(store.folder):
         for path in segments.listing(store.folder):
             yield _checked_segment(path)
 
@@ -117,7 +118,7 @@ def _checked_segment(path: Path) -> Found:
 
 def prunable(store: ReplyStore, which: "pl.Expr") -> "pl.DataFrame":
     """What `prune` would remove, by model."""
-    return _by_model(store.scan().filter(which))
+    return store.query(lambda rows: _by_model(rows.filter(which)))
 
 
 def prune(store: ReplyStore, which: "pl.Expr") -> int:
@@ -127,9 +128,9 @@ def prune(store: ReplyStore, which: "pl.Expr") -> int:
     """
     import polars as pl
 
-    store.seal_abandoned()
     removed = 0
-    with segments.upkeep_lock(store.folder):
+    with writing(store.folder), segments.upkeep_lock(store.folder):
+        store.seal_abandoned()
         for path in segments.listing(store.folder):
             segments.require_intact([path])
             rows = pl.read_parquet(path)
@@ -146,7 +147,7 @@ def asked_of(store: ReplyStore, prompts: Collection[str]) -> dict[str, list[dict
     import polars as pl
 
     prompt = pl.col("asked").str.json_path_match("$.prompt")
-    rows = store.scan().select("asked").filter(prompt.is_in(list(prompts))).collect()
+    rows = store.query(lambda rows: rows.select("asked").filter(prompt.is_in(list(prompts))))
     found: dict[str, list[dict[str, Any]]] = {}
     for text in rows["asked"]:
         asked = orjson.loads(text)

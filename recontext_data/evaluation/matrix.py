@@ -1,0 +1,138 @@
+"""The matrix: every model under every context. Samples through the reply store and judges as a build does.
+
+The result is one table with a row per answer: arm, seed, context, task_id, k, label, score, unscored_reason. A model is its
+arm and seed, by name and never by place; `before` is the policy as it was.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recontext_data.arms import context_or_none
+from recontext_data.environments.base import TaskSet
+from recontext_data.errors import BuildStopped
+from recontext_data.policies.base import Policy
+from recontext_data.recipe import Recipe
+from recontext_data.records import Sampling
+from recontext_data.stages import sample
+from recontext_data.stages.judge import judge
+from recontext_data.stages.sample import Plan, Pool, Tracker
+from recontext_data.store.replies import ReplyStore
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from recontext_data.reports.screen import Screen
+
+BEFORE = "before"
+"""The name of the policy before any training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model to measure."""
+
+    arm: str
+    """The arm that it was trained on; `before` for none."""
+    seed: int | None
+    """The seed of its training; None for `before`."""
+    policy: Policy
+
+    @property
+    def name(self) -> str:
+        """`before`, or `<arm>/seed-<seed>`."""
+        return self.arm if self.seed is None else f"{self.arm}/seed-{self.seed}"
+
+
+def outcomes(models: Sequence[Model], recipe: Recipe, *, tasks: TaskSet, store: ReplyStore, screen: "Screen") -> "pl.DataFrame":
+    """Every answer of every model under every context, judged.
+
+    Raises:
+        BuildStopped: too many completions of one model failed; what came is kept.
+    """
+    import polars as pl
+
+    plans = [(model, _plan(model, recipe, tasks, store)) for model in models]
+    missing = sum(len(request.ks) for _, ready in plans for request in ready.requests)
+    failures: dict[str, dict[str, str]] = {}
+    if missing:
+        with screen.stage("evaluate", missing, unit="completions") as tracker:
+            failures = asyncio.run(_buy_all(plans, recipe, store=store, tracker=tracker))
+    frames = [_judged(model, ready, recipe, tasks=tasks, store=store, failed=failures) for model, ready in plans]
+    return pl.concat(frames)
+
+
+def contexts_of(recipe: Recipe) -> list[str]:
+    """The contexts that models are measured under."""
+    return recipe.evaluation.contexts or list(recipe.contexts)
+
+
+def _plan(model: Model, recipe: Recipe, tasks: TaskSet, store: ReplyStore) -> Plan:
+    pools = [
+        Pool(name=name, context=context_or_none(recipe.contexts, name), n=recipe.evaluation.n, role="measured")
+        for name in contexts_of(recipe)
+    ]
+    own = recipe.sampler
+    sampling = Sampling(temperature=own.temperature, top_p=own.top_p, max_tokens=own.max_tokens)
+    return sample.plan(tasks.tasks, pools, sampling=sampling, seed=own.seed, identity=dict(model.policy.identity), store=store)
+
+
+async def _buy_all(
+    plans: Sequence[tuple[Model, Plan]], recipe: Recipe, *, store: ReplyStore, tracker: Tracker
+) -> dict[str, dict[str, str]]:
+    """One model after the other: two of them in memory help nobody."""
+    failures = {}
+    for model, ready in plans:
+        if ready.requests:
+            limit = int(recipe.limits.max_failure_rate * len(ready.wanted))
+            try:
+                failures[model.name] = await sample.buy(
+                    ready.requests, policy=model.policy, store=store, tracker=tracker, max_failures=limit
+                )
+            except BuildStopped as error:
+                raise BuildStopped(f"{model.name}: {error}") from None
+            finally:
+                await model.policy.close()
+    return failures
+
+
+def _judged(
+    model: Model, ready: Plan, recipe: Recipe, *, tasks: TaskSet, store: ReplyStore, failed: Mapping[str, Mapping[str, str]]
+) -> "pl.DataFrame":
+    """The model's answers with the selecting judge's word; a completion that failed is a row with the reason."""
+    import polars as pl
+
+    collected = sample.collect(ready, store=store, failures=dict(failed.get(model.name, {})), bought=0)
+    by_id = {task.task_id: task for task in tasks.tasks}
+    judgements, _ = judge(collected.candidates, tasks=by_id, judges=[recipe.selecting_judge])
+    candidates = collected.candidates.select("candidate_id", "completion")
+    words = judgements.select("candidate_id", "label", "score", "unscored_reason")
+    table = ready.wanted.join(candidates, on="candidate_id", how="left", maintain_order="left")
+    table = table.join(words, on="candidate_id", how="left", maintain_order="left")
+    return table.select(
+        arm=pl.lit(model.arm),
+        seed=pl.lit(model.seed, dtype=pl.Int64),
+        context="generation_context",
+        task_id="task_id",
+        k="k",
+        label="label",
+        score="score",
+        unscored_reason=pl.when(pl.col("completion").is_null()).then(pl.lit("no reply")).otherwise("unscored_reason"),
+        completion="completion",
+    )
+
+
+def as_arrays(table: "pl.DataFrame", *, label: str, tasks: Sequence[str], seeds: Sequence[int | None]) -> tuple[Any, Any]:
+    """(answers with this label, answers with any label) as integer arrays [S, T]; `table` is one arm under one context."""
+    import numpy as np
+
+    row = {seed: index for index, seed in enumerate(seeds)}
+    column = {task: index for index, task in enumerate(tasks)}
+    hits_S_T = np.zeros((len(seeds), len(tasks)), dtype=np.int64)
+    answers_S_T = np.zeros_like(hits_S_T)
+    for seed, task, found in table.select("seed", "task_id", "label").iter_rows():
+        if found is not None:
+            answers_S_T[row[seed], column[task]] += 1
+            hits_S_T[row[seed], column[task]] += found == label
+    return hits_S_T, answers_S_T

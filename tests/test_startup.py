@@ -1,0 +1,54 @@
+"""Light start: `--help` and the list of recipes import nothing heavy."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers import environment
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "datasets",
+    "ray",
+    "polars",
+    "pyarrow",
+    "openai",
+    "aiohttp",
+    "duckdb",
+    "numpy",
+    "rich",
+    "jinja2",
+)
+
+SCRIPT = """
+import sys
+from recontext_data.build import main
+code = main(sys.argv[1:])
+loaded = sorted({name.partition(".")[0] for name in sys.modules})
+print(" ".join(loaded), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def modules(*words: str) -> tuple[int, set[str]]:
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *words], env=environment(), capture_output=True, text=True, check=False
+    )
+    return result.returncode, set(result.stderr.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["recipe=code_mc", "--help"], [], ["recipe=code_mc", "sampler.n=0"]])
+def test_nothing_heavy_is_imported(words: list[str]) -> None:
+    code, loaded = modules(*words)
+    assert code == (2 if "sampler.n=0" in words else 0)
+    assert "pydantic" in loaded
+    assert loaded & set(HEAVY) == set()
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    script = "import sys, typing; before = set(sys.modules); import recontext_data; print(*sorted(set(sys.modules) - before))"
+    result = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["recontext_data"]

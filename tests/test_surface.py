@@ -1,0 +1,70 @@
+"""The public surface: `__all__` is what there is, nothing less and nothing more."""
+
+import importlib
+import pkgutil
+
+import pytest
+
+import recontext_data
+from recontext_data import errors
+
+PUBLIC = [
+    "Candidate",
+    "Context",
+    "FakePolicy",
+    "Judgement",
+    "Recipe",
+    "RecontextError",
+    "Reply",
+    "Request",
+    "Task",
+    "load",
+    "render",
+]
+
+
+def test_the_surface_is_what_it_says() -> None:
+    assert recontext_data.__all__ == PUBLIC
+    for name in PUBLIC:
+        assert getattr(recontext_data, name).__module__.startswith("recontext_data.")
+        assert getattr(recontext_data, name).__doc__
+    own = {name for name in vars(recontext_data) if not name.startswith("_")}
+    modules = {module.name for module in pkgutil.iter_modules(recontext_data.__path__)}
+    assert own - modules - set(PUBLIC) <= {"Any", "TYPE_CHECKING"}
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = recontext_data.nothing
+
+
+def test_the_types_that_are_shown_to_type_checkers_are_those_at_run_time() -> None:
+    from recontext_data.contexts import render
+    from recontext_data.policies.fake import FakePolicy
+
+    assert recontext_data.render is render
+    assert recontext_data.FakePolicy is FakePolicy
+
+
+def test_every_error_is_in_the_tree_and_is_a_standard_one_too() -> None:
+    own = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert len(own) >= 10
+    for kind in own:
+        assert issubclass(kind, errors.RecontextError)
+        assert kind.__name__ in (errors.__doc__ or "")
+        assert kind.exit_code in (1, 2)
+        if kind is not errors.RecontextError:
+            assert issubclass(kind, (ValueError, RuntimeError, OSError))
+
+
+def test_every_module_says_what_it_is() -> None:
+    for module in pkgutil.walk_packages(recontext_data.__path__, "recontext_data."):
+        if module.ispkg or module.name.endswith("__main__"):
+            continue
+        assert importlib.import_module(module.name).__doc__, module.name
+
+
+def test_did_you_mean_suggests_or_lists() -> None:
+    assert errors.did_you_mean("sampler_", ["sampler", "select"]) == "did you mean 'sampler'?"
+    assert errors.did_you_mean("xyz", ["b", "a"]) == "known: a, b"
+    assert errors.did_you_mean("xyz", []) == "none are known"
