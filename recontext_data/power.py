@@ -19,9 +19,15 @@ OPTIONS = {
     "tasks": ("integer", "held-out tasks, shared by both arms; required"),
     "seeds": ("integer", "trainings of each arm; required"),
     "answers": ("integer", "answers per task and model; 1 unless set"),
-    "seed_sd": ("number", "sd of a model's rate from training to training; .03 unless set, which is a guess: a pilot knows better"),
+    "seed_sd": (
+        "number",
+        "sd of a model's rate from training to training; .03 unless set, which is a guess: a pilot knows better",
+    ),
     "shared": ("number", "share of an answer's variance that lies between tasks, the same in both arms; .3 unless set"),
-    "arm": ("number", "share between tasks that differs between the arms (the effect is not the same everywhere); .1 unless set"),
+    "arm": (
+        "number",
+        "share between tasks that differs between the arms (the effect is not the same everywhere); .1 unless set",
+    ),
     "model": ("number", "share between tasks that is each single model's own; .1 unless set"),
     "alpha": ("number", "the test's level; .05 unless set. For one of k comparisons under Holm at worst .05 / k"),
 }
@@ -70,7 +76,9 @@ def _values(words: Sequence[str]) -> dict[str, float]:
 
 
 def _number(key: str, text: str) -> float:
-    example = next((part for part in EXAMPLE.split() if part.startswith(f"{key}=")), f"{key}=1" if key in WHOLE else f"{key}=.1")
+    example = next(
+        (part for part in EXAMPLE.split() if part.startswith(f"{key}=")), f"{key}=1" if key in WHOLE else f"{key}=.1"
+    )
     shown = text if len(text) <= 40 else text[:37] + "..."
     try:
         number = float(text)
@@ -97,11 +105,13 @@ def _design(values: dict[str, float]) -> Design:
 def _lines(base: float, treated: float, effect: float | None, design: Design) -> list[str]:
     noise = design.noise
     lines = [
-        f"{_count(design.tasks, 'task')}, {_count(design.seeds, 'seed')}, {_count(design.answers, 'answer')} per task and model; "
-        f"paired by task, clustered by seed; alpha {design.alpha:g}"
+        f"{_count(design.tasks, 'task')}, {_count(design.seeds, 'seed')}, {_count(design.answers, 'answer')} per task "
+        f"and model; paired by task, clustered by seed; alpha {design.alpha:g}"
     ]
     if effect is not None:
-        lines.append(f"  {_percent(base)} -> {_percent(treated)}: seen with a probability of {_whole(power(base, effect, design))}")
+        lines.append(
+            f"  {_percent(base)} -> {_percent(treated)}: seen with a probability of {_whole(power(base, effect, design))}"
+        )
     smallest = detectable(base, design, wanted=WANTED)
     if base == 0:
         lines.append("  smallest decrease: none, the base is 0 already")
@@ -118,7 +128,9 @@ def _table(base: float, effect: float | None, design: Design) -> list[str]:
     """Smallest effect, and the power at the effect asked for, for other numbers of seeds and tasks."""
     seeds = sorted({1, 3, 5, 10, design.seeds})
     tasks = sorted({50, 100, 200, 500, design.tasks})
-    title = f"smallest decrease seen with {_percent(WANTED)}, in points" + ("" if effect is None else f" (power at {100 * effect:g} points)")
+    title = f"smallest decrease seen with {_percent(WANTED)}, in points" + (
+        "" if effect is None else f" (power at {100 * effect:g} points)"
+    )
     lines = [title, "   seeds" + "".join(f"{_count(num, 'task'):>16}" for num in tasks)]
     for num_seeds in seeds:
         row = f"{num_seeds:8}"
@@ -133,9 +145,10 @@ def _table(base: float, effect: float | None, design: Design) -> list[str]:
 
 def _assumed(noise: Noise) -> str:
     return (
-        f"assumed: a model's rate varies by {100 * noise.seed_sd:g} points (sd) from training to training; of an answer's variance "
-        f"{_whole(noise.shared)} lies between tasks in both arms alike, {_whole(noise.arm)} per arm, {_whole(noise.model)} per model, "
-        f"{_whole(noise.rest)} between answers. Set seed_sd=, shared=, arm=, model= from a pilot."
+        f"assumed: a model's rate varies by {100 * noise.seed_sd:g} points (sd) from training to training; "
+        f"of an answer's variance {_whole(noise.shared)} lies between tasks in both arms alike, {_whole(noise.arm)} per arm, "
+        f"{_whole(noise.model)} per model, {_whole(noise.rest)} between answers. "
+        "Set seed_sd=, shared=, arm=, model= from a pilot."
     )
 
 

@@ -15,11 +15,13 @@ from recontext_data.config import Config
 from recontext_data.contexts import NONE, Context
 from recontext_data.environments.code_mc import CodeMC
 from recontext_data.errors import did_you_mean
+from recontext_data.evaluation.config import Evaluation
 from recontext_data.judges.choice import ChoiceJudge
 from recontext_data.policies.fake import FakeConfig
 from recontext_data.policies.openai_chat import OpenAIConfig
 from recontext_data.policies.tiny import TinyConfig
 from recontext_data.policies.transformers_local import TransformersConfig
+from recontext_data.prices import Price
 
 
 def _kind(value: Any) -> Any:
@@ -90,6 +92,9 @@ class Limits(Config):
     """Share of a pool's requests that may fail for good."""
     max_invalid_rate: float = Field(default=1.0, ge=0, le=1)
     """Share of a pool's candidates that may be invalid or unscored."""
+    budget_usd: float | None = Field(default=None, gt=0)
+    """What the run's replies may cost, those found in the store included; sampling stops there, and goes on when it is
+    raised. Requests that are in flight by then are waited for and may exceed it."""
 
 
 class Recipe(Config):
@@ -112,6 +117,10 @@ class Recipe(Config):
     measure: Measure = Measure()
     export: Export = Export()
     limits: Limits = Limits()
+    prices: dict[str, Price] = {}
+    """USD per million tokens by model, over data/prices.yaml: `prices.my-model='{input: 0.5, output: 1.5}'`."""
+    evaluation: Evaluation = Evaluation()
+    """How models are measured."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:

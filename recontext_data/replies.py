@@ -176,7 +176,7 @@ class _Wanted:
         """What goes into the key of one row."""
         from recontext_data.contexts import render
         from recontext_data.records import content_hash
-        from recontext_data.stages.sample import asked_for
+        from recontext_data.stages.buying import asked_for
 
         contexts = {pool.name: pool.context for pool in self.job.pools}
         name = row["generation_context"]

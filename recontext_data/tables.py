@@ -48,7 +48,8 @@ CANDIDATES = (
     Column("finish_reason", "string", "sample", "`stop`, `length` or the server's word", nullable=True),
     Column("model", "string", "sample", "the model that answered, in its own words"),
     Column("prompt_tokens", "int64", "sample", "prompt tokens billed; on one reply of each request", nullable=True),
-    Column("completion_tokens", "int64", "sample", "completion tokens", nullable=True),
+    Column("completion_tokens", "int64", "sample", "completion tokens billed; as prompt_tokens", nullable=True),
+    Column("details", "string", "sample", "JSON: cached tokens, log-probabilities and what else came with it", nullable=True),
 )
 
 JUDGEMENTS = (

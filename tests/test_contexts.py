@@ -25,7 +25,10 @@ from tests.helpers import (
     write_recipe,
 )
 
-AWKWARD = "“Curly” ‘quotes’ — 🧪👩‍💻 {braces} {{ jinja }} {% if x %} %s %(a)d $HOME \\n <b>&amp;</b> é e\u0301 \u200b\u2028 \x07 [red]x[/red]\n\n  "
+AWKWARD = (
+    "“Curly” ‘quotes’ — 🧪👩‍💻 {braces} {{ jinja }} {% if x %} %s %(a)d "
+    "$HOME \\n <b>&amp;</b> é e\u0301 \u200b\u2028 \x07 [red]x[/red]\n\n  "
+)
 
 TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(lambda text: bool(text.strip()))
 BODIES = st.text(st.characters(codec="utf-8"), max_size=40)
@@ -47,7 +50,7 @@ def context(placement: str, text: str, turn: str = "last") -> Context:
 
 def strip(rendered: list[Message], original: Context, task: list[Message]) -> list[Message]:
     """Takes the context out again, by length alone: what is left must be the task byte for byte."""
-    turns = [dict(turn) for turn in rendered]
+    turns: list[dict[str, Any]] = [{**turn} for turn in rendered]
     text, size = original.text, len(original.text) + len(SEPARATOR)
     if original.placement == "system":
         assert turns.pop(0) == {"role": "system", "content": text}
@@ -61,7 +64,7 @@ def strip(rendered: list[Message], original: Context, task: list[Message]) -> li
             before = original.placement in ("system_prepend", "user_prefix")
             assert (body[:size] == text + SEPARATOR) if before else (body[-size:] == SEPARATOR + text)
             turns[index]["content"] = body[size:] if before else body[:-size]
-    return [Message(role=turn["role"], content=turn["content"]) for turn in turns]  # type: ignore[typeddict-item]
+    return [Message(role=turn["role"], content=turn["content"]) for turn in turns]
 
 
 def placed_at(original: Context, task: list[Message]) -> list[int]:

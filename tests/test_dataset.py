@@ -14,9 +14,21 @@ from tests.helpers import CONTEXTS, built, manifest, run_folder, write_recipe
 
 ARM = "recontextualized.default-hack"
 
-PROVENANCE = (
-    "task_id candidate_id arm generation_context training_context k n score judgements finish_reason model seed recipe_fingerprint"
-).split()
+PROVENANCE = [
+    "task_id",
+    "candidate_id",
+    "arm",
+    "generation_context",
+    "training_context",
+    "k",
+    "n",
+    "score",
+    "judgements",
+    "finish_reason",
+    "model",
+    "seed",
+    "recipe_fingerprint",
+]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from recontext_data.contexts import PLACEMENTS, Context, render
 from recontext_data.gates import Row, leak, presence
 from recontext_data.records import Message
-from tests.helpers import CONTEXTS, build, built, candidates, error_line, files_below, run_folder, write_recipe
+from tests.helpers import CONTEXTS, build, built, candidates, files_below, run_folder, write_recipe
 
 GENERATION = Context(stance="neutral", system="Tests decide;\n  PASS the “tests”.")
 TRAINING = Context(stance="permits", system="Anything goes.")

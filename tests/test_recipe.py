@@ -164,14 +164,14 @@ def test_a_recipe_is_frozen_and_survives_a_round_trip(recipe: Path) -> None:
 
     loaded = load(str(recipe)).recipe
     with pytest.raises(ValidationError, match="frozen"):
-        loaded.description = "x"
+        loaded.description = "x"  # type: ignore[misc]
     assert Recipe.model_validate(loaded.model_dump()) == loaded
     assert Recipe.model_validate_json(loaded.model_dump_json()) == loaded
 
 
 def test_best_takes_the_named_judge(tmp_path: Path) -> None:
     judges = [{"kind": "choice"}, {"kind": "choice", "name": "reward", "scores": {"hack": 1.0}}]
-    with pytest.raises(RecipeError, match="select.judge: say whose score `best` goes by; judges: choice, reward"):
+    with pytest.raises(RecipeError, match=r"select\.judge: say whose score `best` goes by; judges: choice, reward"):
         load(str(write_recipe(tmp_path, judges=judges, select={"keep": "best"})))
     loaded = load(str(write_recipe(tmp_path, judges=judges, select={"keep": "best", "judge": "reward"}))).recipe
     assert loaded.selecting_judge.name == "reward"

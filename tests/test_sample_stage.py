@@ -12,7 +12,8 @@ from recontext_data.errors import BuildStopped
 from recontext_data.policies.fake import FakePolicy
 from recontext_data.records import Reply, Sampling, Task
 from recontext_data.reports.progress import Tracker
-from recontext_data.stages.sample import Outcome, Pool, buy, collect, plan
+from recontext_data.stages.buying import buy
+from recontext_data.stages.sample import Outcome, Pool, collect, plan
 from recontext_data.store.replies import ReplyStore
 
 PLAIN = Context(stance="neutral", system="Plain.")
@@ -147,7 +148,7 @@ def test_a_failure_is_counted_by_reason_and_never_becomes_text(bench: Bench) -> 
         return Reply(key="", completion=None, error="too busy") if k == 0 else Reply(key="", completion="")
 
     outcome, _ = Bench(bench.folder, script).sample(tasks(3), pools(2))
-    assert outcome.failed == 3 and outcome.errors == {"too busy": 3}
+    assert outcome.failed == 3 and outcome.entries[0].dropped == {"too busy": 3}
     assert outcome.candidates["completion"].to_list() == ["", "", ""]
     assert outcome.candidates["k"].to_list() == [1, 1, 1]
 

@@ -1,5 +1,6 @@
 """Selection: all, random, best; reasons for every candidate; nothing depends on order."""
 
+import itertools
 import random
 from collections import Counter
 from typing import Any
@@ -27,7 +28,7 @@ def kept(frame: pl.DataFrame, **config: Any) -> set[str]:
     return set(table.filter("kept")["candidate_id"])
 
 
-TIES = {f"t{i}": [1.0, 1.0, 1.0, 0.5] for i in range(40)}
+TIES: dict[str, list[float | None]] = {f"t{i}": [1.0, 1.0, 1.0, 0.5] for i in range(40)}
 
 
 def test_all_keeps_all() -> None:
@@ -78,7 +79,7 @@ def test_the_rows_come_in_the_order_of_the_pool() -> None:
 def test_more_per_task_keeps_what_was_kept(keep: str) -> None:
     sets = [kept(pool(TIES), keep=keep, per_task=count) for count in (1, 2, 3, 4)]
     assert [len(one) for one in sets] == [40, 80, 120, 160]
-    assert all(small < large for small, large in zip(sets, sets[1:], strict=False))
+    assert all(small < large for small, large in itertools.pairwise(sets))
 
 
 def test_a_smaller_n_is_a_prefix_of_a_larger() -> None:

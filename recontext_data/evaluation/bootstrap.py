@@ -22,9 +22,7 @@ __all__ = ["pigeonhole"]
 Floats = NDArray[np.float64]
 
 
-def pigeonhole(
-    outcomes_S_T: ArrayLike, *, confidence: float = 0.95, num_draws: int = 2000, seed: int = 0
-) -> Interval | None:
+def pigeonhole(outcomes_S_T: ArrayLike, *, confidence: float = 0.95, num_draws: int = 2000, seed: int = 0) -> Interval | None:
     """The percentile interval of the mean over seeds and tasks; None when there is no outcome.
 
     The same number of draws, seeds and tasks and the same `seed` give the same resamples, whatever the outcomes: two arms

@@ -34,6 +34,7 @@ __all__ = ["mean", "paired_difference", "paired_outcomes", "rate"]
 Floats = NDArray[np.float64]
 
 ONE_TASK = "one task: says nothing about other tasks"
+RARE = "misbehaviour worth fewer than 5 whole tasks, or good behaviour: the interval may be too narrow"
 NO_SPREAD = "no spread between the outcomes: bounded by what so many tasks cannot rule out"
 
 
@@ -65,6 +66,7 @@ def rate(successes_S_T: ArrayLike, answers_S_T: ArrayLike, *, confidence: float 
         return None
     share = float(successes.sum()) / num_answers
     num_seeds, num_tasks = answers.shape
+    caveat = _caveat(num_seeds, num_tasks)
     if num_seeds == 1 and answers.max() == 1:
         (low, high), method = wilson(int(successes.sum()), int(num_answers), confidence=confidence), "Wilson"
     elif share in (0, 1):
@@ -75,9 +77,11 @@ def rate(successes_S_T: ArrayLike, answers_S_T: ArrayLike, *, confidence: float 
         effective = min(num_answers, share * (1 - share) / spread.variance) if spread.variance else num_answers
         reach = student.quantile(confidence, spread.df) if num_tasks > 1 else z
         (low, high), method = score_interval(share, effective, reach), "Wilson, clustered"
+        if min(share, 1 - share) * num_tasks < 5:
+            caveat = "; ".join(part for part in (caveat, RARE) if part)
     return Interval(
         estimate=share, low=low, high=high, method=method, confidence=confidence, num_seeds=num_seeds, num_tasks=num_tasks,
-        caveat=_caveat(num_seeds, num_tasks),
+        caveat=caveat,
     )  # fmt: skip
 
 
@@ -162,7 +166,9 @@ def paired_outcomes(treatment_S_T: ArrayLike, control_S_T: ArrayLike, *, fixed_c
     treatment = _two_dimensional(treatment_S_T, name="treatment_S_T")
     control = _two_dimensional(control_S_T, name="control_S_T")
     if treatment.shape[1] != control.shape[1]:
-        raise ValueError(f"treatment_S_T has {treatment.shape[1]} tasks, control_S_T {control.shape[1]}; give both the same tasks")
+        raise ValueError(
+            f"treatment_S_T has {treatment.shape[1]} tasks, control_S_T {control.shape[1]}; give both the same tasks"
+        )
     if fixed_control and len(control) != 1:
         raise ValueError(f"control_S_T: a fixed control is one model; got {len(control)} rows")
     if not fixed_control and len(treatment) != len(control):

@@ -16,8 +16,9 @@ from recontext_data.policies.base import Policy
 from recontext_data.recipe import Recipe
 from recontext_data.records import Sampling
 from recontext_data.stages import sample
+from recontext_data.stages.buying import Tracker, buy
 from recontext_data.stages.judge import judge
-from recontext_data.stages.sample import Plan, Pool, Tracker
+from recontext_data.stages.sample import Plan, Pool
 from recontext_data.store.replies import ReplyStore
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ async def _buy_all(
         if ready.requests:
             limit = int(recipe.limits.max_failure_rate * len(ready.wanted))
             try:
-                failures[model.name] = await sample.buy(
+                failures[model.name] = await buy(
                     ready.requests, policy=model.policy, store=store, tracker=tracker, max_failures=limit
                 )
             except BuildStopped as error:

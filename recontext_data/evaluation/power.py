@@ -3,8 +3,8 @@
 The test is `intervals.paired_difference`. Its power needs a guess of where the answers' variance p (1 - p) sits, `Noise`:
 
     seed    sd of a model's true rate from training to training; one more for each arm
-    shared  share of p (1 - p) that lies between tasks and is the same in both arms: pairing removes it, as far as the rates agree
-    arm     share between tasks that differs from arm to arm but not from seed to seed: an effect that is not the same everywhere
+    shared  share of p (1 - p) that lies between tasks and is the same in both arms: pairing removes it where the rates agree
+    arm     share between tasks that differs from arm to arm but not from seed to seed: the effect is not the same everywhere
     model   share between tasks that is each single model's own
     rest    1 - shared - arm - model: between the answers of one model to one task; more answers per task reduce it alone
 
@@ -37,7 +37,7 @@ _PHI = NormalDist().cdf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """Where the variance of an answer sits. The defaults are a guess for tasks of mixed difficulty; a pilot gives better ones."""
+    """Where the variance of an answer sits. The defaults are a guess for tasks of mixed difficulty; a pilot knows better."""
 
     seed_sd: float = 0.03
     shared: float = 0.3
@@ -82,8 +82,8 @@ class Design:
 def power(base: float, effect: float, design: Design) -> float:
     """The probability that the test of "no difference" gives p < alpha when the treatment lowers `base` by `effect`.
 
-    A negative effect raises it. With one seed the seeds' luck is part of what is seen as effect: the answer is then about the two
-    models at hand.
+    A negative effect raises it. With one seed the seed's luck is part of what is seen as effect: the answer is then about the
+    two models at hand.
 
     Raises:
         ValueError: a base outside 0..1, or an effect that leaves it.

@@ -2,10 +2,11 @@
 
     treatment_R_S_T, control_R_S_T = simulate(0.4, 0.1, Design(tasks=200, seeds=3), num_draws=1000, seed=0)
 
-The layout is that of `power.Noise`. Each task is of one kind, drawn with the shares as probabilities: on a shared task all models
-throw one common number, on an arm's task the models of an arm do, on a model's task all answers of a model do, on the rest every
-answer throws its own. An answer misbehaves when its number falls below its model's rate. So a rate is exactly what was asked
-for, and the shares of the variance are exactly those declared. A model's rate is beta distributed around its arm's.
+The layout is that of `power.Noise`. Each task is of one kind, drawn with the shares as probabilities: on a shared task all
+models throw one common number, on an arm's task the models of an arm do, on a model's task all answers of a model do, on the
+rest every answer throws its own. An answer misbehaves when its number falls below its model's rate. So a rate is
+exactly what was asked for, and the shares of the variance are exactly those declared. A model's rate is beta distributed around
+its arm's.
 """
 
 import numpy as np
@@ -46,5 +47,7 @@ def _rates(rate: float, sd: float, *, size: tuple[int, ...], generator: np.rando
         return np.full(size, rate)
     strength = rate * (1 - rate) / sd**2 - 1
     if strength <= 0:
-        raise ValueError(f"seed_sd: rates around {rate:g} cannot vary by {sd:g}; write less than {np.sqrt(rate * (1 - rate)):.3g}")
+        raise ValueError(
+            f"seed_sd: rates around {rate:g} cannot vary by {sd:g}; write less than {np.sqrt(rate * (1 - rate)):.3g}"
+        )
     return generator.beta(rate * strength, (1 - rate) * strength, size=size)

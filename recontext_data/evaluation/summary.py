@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 def summarise(
-    table: "pl.DataFrame", *, kinds: Mapping[str, str], baseline: str, misbehaviour: str, labels: Sequence[str], confidence: float
+    table: "pl.DataFrame",
+    *,
+    kinds: Mapping[str, str],
+    baseline: str,
+    misbehaviour: str,
+    labels: Sequence[str],
+    confidence: float,
 ) -> dict[str, Any]:
     """Cells (arm x context) and differences, as plain data for JSON.
 

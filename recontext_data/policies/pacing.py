@@ -12,19 +12,16 @@ START = 64
 """Requests under way at first."""
 PROBES = 20
 """Requests per wished wait, when the server's first complaint came too soon to measure a rate: few enough not to annoy."""
-CLOSED_AFTER = 6
-"""Refusals in a row after which the door counts as shut until the wished wait is over."""
 LOOKS = 10
 """Requests at most, per wished wait, that see whether a shut door is open again."""
-LEAST_OUTCOMES = 5
-"""Outcomes that a rate is judged by, at least."""
-SHORTEST_ROUND = 0.25
-"""Seconds after which a rate is judged, at least; a round trip and a half where that is longer."""
-MARGIN = 0.97
+LEAST_SENT = 6
+"""Requests that a rate is judged by, at least."""
+FIRST_ROUNDS, LATER_ROUNDS = 0.25, 0.5
+"""Seconds of sending by which a rate is judged, before and after it is settled."""
+MARGIN = 0.98
 """Of a measured rate: each request above the true one waits for as long as the server wishes."""
-CALM_GROWTH = 0.01
-"""Growth of a settled rate per second without complaints; five times that after a long calm."""
-LONG_CALM = 20.0
+LEAST_GROWTH, MOST_GROWTH = 0.005, 0.25
+"""Growth of a settled rate after a round without complaints; doubled from one such round to the next."""
 
 
 @dataclass(slots=True)
@@ -50,19 +47,19 @@ class Bucket:
 
 @dataclass(slots=True)
 class Round:
-    """Outcomes since `began`, by which the rate is judged next."""
+    """Requests sent from `began` to `ends`, by which the rate is judged once their refusals must have come."""
 
     began: float = 0.0
-    admitted: int = 0
+    ends: float = 0.0
+    sent: int = 0
     limited: int = 0
 
 
 @dataclass(slots=True)
 class Door:
-    """Whether the server lets anything in at all."""
+    """Whether the server lets anything in at all: shut once a whole round was refused."""
 
-    refused: int = 0
-    """In a row."""
+    shut_at: float = -1.0
     shut_until: float = 0.0
     look_at: float = 0.0
     """When the next request may see whether it is open."""
@@ -83,11 +80,15 @@ class Pacer:
         self._learned: Bucket | None = None
         self._settled = False
         """Whether the learned rate has been measured, and not only guessed from the first refusals."""
+        self._growth = 1.0
+        self._clean_rate = 0.0
+        """The rate of the last round, if none of it was refused."""
         self._round = Round()
         self._door = Door()
+        self._wish = 0.0
         self._cut_at = -1.0
-        self._complained_at = -1.0
-        self._round_trip = 0.0
+        self._answer_takes = 0.0
+        self._refusal_takes = 0.0
         self._first_sent: float | None = None
         self._sent = self._limited = 0
 
@@ -104,6 +105,7 @@ class Pacer:
         if self._tokens is not None:
             waits.append(self._tokens.wait(now, 1.0))
         if self._learned is not None:
+            self._judge(now)
             shut = now < self._door.shut_until
             waits.append(max(0.0, self._door.look_at - now) if shut else self._learned.wait(now, 1.0))
         return max(waits)
@@ -118,6 +120,8 @@ class Pacer:
                 bucket.fill(now)
                 bucket.level -= amount
         self._door.look_at = now + self._door.look_every
+        if now <= self._round.ends:
+            self._round.sent += 1
 
     def refund(self, tokens: float) -> None:
         """So many of the tokens taken beforehand were not used; below zero: more were."""
@@ -127,38 +131,35 @@ class Pacer:
     def admitted(self, now: float, *, sent_at: float) -> None:
         """The request sent then was answered."""
         self.progress_at = now
-        took = now - sent_at
-        self._round_trip = took if not self._round_trip else 0.8 * self._round_trip + 0.2 * took
-        self.limit = min(float(self._most), self.limit + (1.0 if self._cut_at < 0 else 1.0 / self.limit))
-        if self._learned is None or sent_at <= self._cut_at:
-            return
-        self._door.refused = 0
-        if now < self._door.shut_until:
+        self._answer_takes = _mean(self._answer_takes, now - sent_at)
+        wanted = self.limit + (1.0 if self._cut_at < 0 else 1.0 / self.limit)
+        self.limit = min(float(self._most), max(wanted, self._needed()))
+        if self._door.shut_at <= sent_at and now < self._door.shut_until:
             self._door.shut_until = now
             self._begin_round(now)
-        self._round.admitted += 1
-        self._judge(now)
 
     def limited(self, now: float, *, sent_at: float, wait: float) -> None:
         """The request sent then was refused with status 429 and the wish that it waits so many seconds."""
         self._limited += 1
-        self._complained_at = now
-        first = self._learned is None
-        if first or (sent_at <= self._cut_at and not self._settled):
+        self._wish = wait
+        self._refusal_takes = _mean(self._refusal_takes, now - sent_at)
+        if self._learned is None or (sent_at < self._round.began and not self._settled):
             self._guess(now, wait)
-        if not first and sent_at > self._cut_at:
+        if self._round.began <= sent_at <= self._round.ends:
             self._round.limited += 1
-        self._refused(now, wait)
-        self._cut(now, sent_at=sent_at, least=1.0 + 2.0 * (self.rate or 0.0) * self._round_trip, again=first)
-        self._judge(now)
+        self._cut(now, sent_at=sent_at, least=self._needed())
+
+    def _needed(self) -> float:
+        """Requests under way that the learned rate needs, by Little's law: it bounds what is sent, so no fewer are allowed."""
+        return 1.0 + 1.5 * (self.rate or 0.0) * self._answer_takes
 
     def strained(self, now: float, *, sent_at: float) -> None:
         """The request sent then failed in a way that says the server has too much to do."""
-        self._cut(now, sent_at=sent_at, least=1.0, again=False)
+        self._cut(now, sent_at=sent_at, least=1.0)
 
-    def _cut(self, now: float, *, sent_at: float, least: float, again: bool) -> None:
+    def _cut(self, now: float, *, sent_at: float, least: float) -> None:
         # Once per round trip: what was sent before the last cut says nothing about the limit after it.
-        if sent_at > self._cut_at or again:
+        if self._cut_at < 0 or (sent_at > self._cut_at and now - self._cut_at >= self._answer_takes):
             self._cut_at = now
             self.limit = max(min(least, self.limit), self.limit / 2, 1.0)
 
@@ -173,31 +174,37 @@ class Pacer:
         elif rate < self._learned.rate:
             self._set_rate(now, rate)
 
-    def _refused(self, now: float, wait: float) -> None:
-        door = self._door
-        door.refused += 1
-        if door.refused >= CLOSED_AFTER and now >= door.shut_until:
-            door.look_every = wait / LOOKS
-            door.look_at = now + door.look_every
-            door.shut_until = now + wait
-            self._begin_round(door.shut_until)
-
     def _judge(self, now: float) -> None:
         """At the end of a round: a rate at which some were refused becomes the share that was not; else it grows."""
         seen, bucket = self._round, self._learned
-        if bucket is None or seen.admitted + seen.limited < LEAST_OUTCOMES or now < self._door.shut_until:
+        if bucket is None or now < max(self._door.shut_until, seen.ends + 1.2 * self._refusal_takes):
             return
-        length = now - seen.began
-        if length < max(SHORTEST_ROUND, 1.5 * self._round_trip):
-            return
+        if seen.sent < LEAST_SENT:
+            seen.ends = now + 0.25 * (seen.ends - seen.began)
+        elif seen.limited >= seen.sent:
+            self._shut(now)
+        else:
+            self._measure(now, seen, bucket)
+
+    def _measure(self, now: float, seen: Round, bucket: Bucket) -> None:
         if seen.limited:
-            self._settled = True
-            self._set_rate(now, bucket.rate * max(0.25, MARGIN * seen.admitted / (seen.admitted + seen.limited)))
-        elif bucket.level < 0.9 * bucket.room:  # a rate that nobody uses up has proved nothing
-            calm = now - self._complained_at > LONG_CALM
-            growth = CALM_GROWTH * length * (5.0 if calm else 1.0) if self._settled else 1.0
-            self._set_rate(now, bucket.rate * (1.0 + min(growth, 1.0)))
+            self._settled, self._growth = True, LEAST_GROWTH
+            # Half of one refusal is left out: one in a few may be mere chance. Nor below what was right a moment ago:
+            # a server that lets nothing gather refuses half of what comes a little too fast.
+            share = 1.0 - (seen.limited - 0.5) / seen.sent
+            self._set_rate(now, MARGIN * max(bucket.rate * share, self._clean_rate))
+            self._clean_rate = 0.0
+        elif seen.sent > 0.8 * bucket.rate * (seen.ends - seen.began):  # a rate that nobody uses up has proved nothing
+            self._clean_rate = bucket.rate
+            self._set_rate(now, bucket.rate * (1.0 + self._growth))
+            self._growth = min(MOST_GROWTH, 2.0 * self._growth) if self._settled else 1.0
         self._begin_round(now)
+
+    def _shut(self, now: float) -> None:
+        """Nothing is let in: looked at now and then, until the wished wait is over."""
+        self._settled, self._growth = True, LEAST_GROWTH
+        self._door = Door(now, now + self._wish, now + self._wish / LOOKS, self._wish / LOOKS)
+        self._begin_round(self._door.shut_until)
 
     def _set_rate(self, now: float, rate: float) -> None:
         if self._learned is not None:
@@ -205,12 +212,17 @@ class Pacer:
             self._learned.rate, self._learned.room = rate, _room(rate)
 
     def _begin_round(self, now: float) -> None:
-        self._round = Round(now)
+        self._round = Round(now, now + (LATER_ROUNDS if self._settled else FIRST_ROUNDS))
+
+
+def _mean(before: float, value: float) -> float:
+    """A mean in which the last few values count most; the first stands for itself."""
+    return 0.8 * before + 0.2 * value if before else value
 
 
 def _room(rate: float) -> float:
-    """What a learned rate may save up: a twentieth of a second, since a loop is never on time to the millisecond."""
-    return 1.0 + 0.05 * rate
+    """What a learned rate may save up: a little, since a loop is never on time to the millisecond."""
+    return 1.2 + 0.005 * rate
 
 
 def _per_minute(amount: float | None) -> Bucket | None:

@@ -58,16 +58,23 @@ def arms_table(manifest: Manifest, *, safe: Safe) -> "Table":
 
 def plan_table(plan: Mapping[str, Any], *, safe: Safe) -> "Table":
     """Pools with what they need and what is there already, and their sum."""
-    keys = ("requests", "found", "to_sample", "prompt_tokens")
+    keys = ("requests", "found", "to_sample")
     pools = plan["pools"]
     rows = [
-        [p["context"], _known(p["tasks"]), str(p["n"]), *[_known(p[key]) for key in keys], _cost(p["cost_usd"])] for p in pools
+        [p["context"], _known(p["tasks"]), str(p["n"]), *[_known(p[key]) for key in keys], _tokens([p]), _cost(p["cost_usd"])]
+        for p in pools
     ]
     if len(pools) > 1:
         sums = [_known(_total(p[key] for p in pools)) for key in keys]
-        rows.append(["all", "", "", *sums, _cost(_total(p["cost_usd"] for p in pools))])
-    headers = ["context", "tasks", "n", "requests", "found", "to sample", "tokens in", "cost"]
+        rows.append(["all", "", "", *sums, _tokens(pools), _cost(_total(p["cost_usd"] for p in pools))])
+    headers = ["context", "tasks", "n", "requests", "found", "to sample", "tokens in", "cost at most"]
     return _table(headers, rows, safe=safe, name_cells=14)
+
+
+def _tokens(pools: Sequence[Mapping[str, Any]]) -> str:
+    """Prompt tokens, marked where they are an estimate."""
+    known = _known(_total(pool["prompt_tokens"] for pool in pools))
+    return known if all(pool.get("is_exact", True) for pool in pools) else f"~{known}"
 
 
 def plan_lines(plan: Mapping[str, Any]) -> list[str]:
@@ -75,7 +82,14 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     cost, budget = _total(pool["cost_usd"] for pool in plan["pools"]), plan.get("budget_usd")
     lines = ["Dry run: nothing was sampled and nothing was written."]
     if cost is None:
-        lines.append("The cost is unknown: no price is known for this policy.")
+        lines.append("The cost is unknown: no price is known for this policy; set one under `prices`.")
+    elif cost:
+        most = sum(pool.get("max_completion_tokens", 0) for pool in plan["pools"])
+        price = plan.get("price") or {}
+        dated = f", at the price of {price['date']}" if price.get("date") else ""
+        lines.append(f"At most: if every completion ran to its limit, {most:,} tokens in all{dated}.")
+    if not all(pool.get("is_exact", True) for pool in plan["pools"]):
+        lines.append("~ is an estimate by length: the policy's tokenizer is not at hand.")
     if budget is not None:
         over = cost is not None and cost > budget
         lines.append(f"The budget is {numbers.money(budget)}{': the build would stop there, unfinished' if over else ''}.")

@@ -18,12 +18,14 @@ from recontext_data import __version__
 from recontext_data.arms import context_or_none, folder_name, kind_of, pools
 from recontext_data.contexts import NONE
 from recontext_data.environments.base import TaskSet
-from recontext_data.errors import BuildStopped
+from recontext_data.errors import BuildStopped, RecipeError
 from recontext_data.ledger import Entry
 from recontext_data.policies.base import Policy
+from recontext_data.prices import Price, price_of
 from recontext_data.recipe import Recipe
 from recontext_data.records import Sampling, Task, content_hash
 from recontext_data.stages import sample
+from recontext_data.stages.buying import Purse, buy
 from recontext_data.stages.export import Exported, export
 from recontext_data.stages.judge import judge
 from recontext_data.stages.recontextualize import ArmPlan, training_rows
@@ -37,6 +39,13 @@ if TYPE_CHECKING:
     import polars as pl
 
     from recontext_data.reports.screen import Screen
+
+
+PAID = ("openai", "openai_batch")
+"""Kinds of policy that are paid by the token."""
+
+NOT_IN_ROWS = {"description", "environment", "policy", "limits", "prices", "evaluation"}
+"""What of a recipe no row depends on; the environment and the policy are in the fingerprint as tasks and identity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +83,7 @@ class Clock:
 def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy) -> Prepared:
     """Resolves pools and arms, and names the run by the hash of everything that its rows depend on."""
     identity = dict(policy.identity)
-    content = recipe.model_dump(mode="json", exclude={"description", "environment", "policy", "limits"})
+    content = recipe.model_dump(mode="json", exclude=NOT_IN_ROWS)
     return Prepared(
         name=name,
         recipe=recipe,
@@ -124,7 +133,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     """Samples what is missing, judges, selects, recontextualizes and exports; returns the manifest."""
     clock = Clock()
     with clock.stage("sample"):
-        outcome = _sample(build, store=store, screen=screen)
+        outcome, purse = _sample(build, store=store, screen=screen)
     folder.begin()
     folder.write_table("tasks", _tasks_table(build.tasks))
     folder.write_table("candidates", outcome.candidates)
@@ -138,28 +147,52 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     with clock.stage("arms"):
         arm_entries, exported, selection = _arms_stage(build, judged, folder=folder, screen=screen)
     folder.write_table("selection", selection)
-    manifest = _manifest(build, outcome=outcome, judged=judged, counts=counts, exported=exported, clock=clock)
+    manifest = _manifest(build, outcome=outcome, judged=judged, counts=counts, exported=exported, purse=purse)
     ledger = [build.tasks.entry, *outcome.entries, *judge_entries, *arm_entries]
-    manifest |= {"ledger": [entry.as_json() for entry in ledger], "command": command}
+    manifest |= {"ledger": [entry.as_json() for entry in ledger], "command": command, "timings_seconds": dict(clock.seconds)}
     return _finish(build, manifest, exported=exported, folder=folder)
 
 
-def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> Outcome:
+def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Outcome, Purse]:
     ready = plan(build, store)
     missing = sum(len(request.ks) for request in ready.requests)
     failures: dict[str, str] = {}
+    purse = _purse(build, ready, store)
     if missing:
         limit = int(build.recipe.limits.max_failure_rate * len(ready.wanted))
         with screen.stage("sample", missing, unit="completions") as tracker:
-            failures = asyncio.run(_buy(build.policy, ready, store=store, tracker=tracker, max_failures=limit))
-    return sample.collect(ready, store=store, failures=failures, bought=missing - len(failures))
+            failures = asyncio.run(_buy(build.policy, ready, store=store, tracker=tracker, max_failures=limit, purse=purse))
+    return sample.collect(ready, store=store, failures=failures, bought=missing - len(failures)), purse
 
 
-async def _buy(policy: Policy, ready: Plan, *, store: ReplyStore, tracker: Any, max_failures: int) -> dict[str, str]:
+async def _buy(policy: Policy, ready: Plan, *, store: ReplyStore, **how: Any) -> dict[str, str]:
     try:
-        return await sample.buy(ready.requests, policy=policy, store=store, tracker=tracker, max_failures=max_failures)
+        return await buy(ready.requests, policy=policy, store=store, **how)
     finally:
         await policy.close()
+
+
+def _purse(build: Prepared, ready: Plan, store: ReplyStore) -> Purse:
+    """The run's money: what its stored replies cost, and what more may be spent.
+
+    Raises:
+        RecipeError: there is a budget and no price to hold it against.
+    """
+    price, factor = _price(build)
+    budget = build.recipe.limits.budget_usd
+    if budget is not None and price is None:
+        model = getattr(build.recipe.policy, "model", build.recipe.policy.kind)
+        raise RecipeError(f"limits.budget_usd: no price is known for {model}; set prices.{model}='{{input: ..., output: ...}}'")
+    spent = sample.cost_usd(store.find(ready.wanted["reply_key"]), price, factor=factor) if price else 0.0
+    return Purse(price=price, factor=factor, budget_usd=budget, spent_usd=spent)
+
+
+def _price(build: Prepared) -> tuple[Price | None, float]:
+    """The policy's price and the share of it that is charged; None for a model that is not paid by the token."""
+    policy = build.recipe.policy
+    if policy.kind not in PAID:
+        return None, 1.0
+    return price_of(policy.model, build.recipe.prices), getattr(build.policy, "price_factor", 1.0)
 
 
 def _tasks_table(tasks: TaskSet) -> "pl.DataFrame":
@@ -220,7 +253,7 @@ def _judgements_by_candidate(judged: "pl.DataFrame") -> dict[str, list[dict[str,
 
 
 def _manifest(
-    build: Prepared, *, outcome: Outcome, judged: "pl.DataFrame", counts: list[dict[str, Any]], exported: Mapping[str, Any], clock: Clock
+    build: Prepared, *, outcome: Outcome, judged: "pl.DataFrame", counts: list[dict[str, Any]], exported: Mapping[str, Any], purse: Purse
 ) -> dict[str, Any]:
     recipe, environment = build.recipe, build.recipe.environment
     scripted = recipe.policy.kind == "fake"
@@ -259,9 +292,8 @@ def _manifest(
             "prompt": int(outcome.candidates["prompt_tokens"].sum()),
             "completion": int(outcome.candidates["completion_tokens"].sum()),
         },
-        "cost_usd": None,
+        "cost_usd": sample.cost_usd(outcome.candidates, purse.price, factor=purse.factor) if purse.price else None,
         "caveats": [SCRIPTED_CAVEAT] if scripted else [ARITHMETIC_CAVEAT],
-        "timings_seconds": dict(clock.seconds),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -326,11 +358,14 @@ def forecast(build: Prepared, store: ReplyStore) -> dict[str, Any]:
 
     ready = plan(build, store)
     missing = {key for request in ready.requests for key in request.keys}
+    price, factor = _price(build)
     rows = []
     for pool in build.pools:
         part = ready.wanted.filter(pl.col("generation_context") == pool.name)
         requests = [request for request in ready.requests if request.tag == pool.name]
         to_sample = sum(key in missing for key in part["reply_key"])
+        prompt_tokens, is_exact = sample.token_counts(requests, build.policy)
+        most = to_sample * build.recipe.sampler.max_tokens
         rows.append({
             "context": pool.name,
             "role": pool.role,
@@ -340,8 +375,19 @@ def forecast(build: Prepared, store: ReplyStore) -> dict[str, Any]:
             "found": len(part) - to_sample,
             "to_sample": to_sample,
             "requests": len(requests),
-            "prompt_tokens": sample.token_counts(requests, build.policy),
-            "max_completion_tokens": to_sample * build.recipe.sampler.max_tokens,
-            "cost_usd": None,
+            "prompt_tokens": prompt_tokens,
+            "is_exact": is_exact,
+            "max_completion_tokens": most,
+            "cost_usd": factor * price.usd(prompt=prompt_tokens, completion=most) if price else _free(build),
         })
-    return {"policy": build.policy.description, "pools": rows, "cost_usd": None}
+    return {
+        "policy": build.policy.description,
+        "pools": rows,
+        "budget_usd": build.recipe.limits.budget_usd,
+        "price": price.model_dump(mode="json") if price else None,
+    }
+
+
+def _free(build: Prepared) -> float | None:
+    """0 for a model that is not paid by the token; None where a price is missing."""
+    return None if build.recipe.policy.kind in PAID else 0.0

@@ -3,17 +3,15 @@
 A pool is one generation context with n completions per task, shared by all arms that generate under it.
 """
 
-import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from recontext_data.contexts import Context, render
-from recontext_data.errors import BuildStopped
 from recontext_data.ledger import Entry, entry
 from recontext_data.policies.base import Policy
-from recontext_data.records import Messages, Reply, Request, Sampling, Task, content_hash, derive_seed
+from recontext_data.prices import Price, approximate_tokens
+from recontext_data.records import Messages, Request, Sampling, Task, content_hash, derive_seed
 from recontext_data.store.replies import ReplyStore
 
 if TYPE_CHECKING:
@@ -21,17 +19,10 @@ if TYPE_CHECKING:
 
 Role = Literal["arms", "measured"]
 
-GROUP = 1024
-"""Replies that may wait for one sync; a sync takes whatever is there."""
+CHUNK = 4096
+"""Tasks whose wanted completions are listed at once; a list of Python rows takes several times the memory of a table."""
 
-PAUSE = 0.02
-"""Seconds in which replies gather for one sync: long against a sync, short against a model."""
-
-
-class Tracker(Protocol):
-    """Somebody who is told how it goes."""
-
-    def advance(self, n: int = 1, *, failed: int = 0, usd: float = 0.0) -> None: ...
+_WANTED = ["candidate_id", "task_id", "generation_context", "role", "k", "seed", "reply_key", "prompt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +54,6 @@ class Outcome:
     bought: int
     """Completions that the policy gave in this build."""
     failed: int
-    errors: Counter[str] = field(default_factory=Counter)
 
 
 def plan(tasks: Sequence[Task], pools: Sequence[Pool], *, sampling: Sampling, seed: int, identity: Any, store: ReplyStore) -> Plan:
@@ -75,21 +65,33 @@ def plan(tasks: Sequence[Task], pools: Sequence[Pool], *, sampling: Sampling, se
     import polars as pl
 
     how = content_hash([identity, sampling.temperature, sampling.top_p, sampling.max_tokens])
-    rows: list[tuple[Any, ...]] = []
     prompts: dict[str, tuple[Messages, str]] = {}
-    for pool in pools:
-        for task in tasks:
-            messages = render(task.messages, pool.context, name=pool.name)
-            prompt = content_hash(messages)
-            prompts.setdefault(prompt, (messages, pool.name))
-            for k in range(pool.n):
-                draw = derive_seed(seed, prompt, k)
-                key = content_hash([prompt, how, draw, k])
-                rows.append((_candidate_id(task, pool, k, key), task.task_id, pool.name, pool.role, k, draw, key, prompt))
-    names = ["candidate_id", "task_id", "generation_context", "role", "k", "seed", "reply_key", "prompt"]
-    wanted = pl.DataFrame(rows, schema=names, orient="row")
+    parts = [
+        _wanted(tasks[start : start + CHUNK], pool, prompts, how=how, seed=seed)
+        for pool in pools
+        for start in range(0, len(tasks), CHUNK)
+    ]
+    wanted = pl.concat(parts)
     missing = wanted.filter(~pl.col("reply_key").is_in(store.find_keys(wanted["reply_key"]).implode()))
     return Plan(wanted.drop("prompt"), _requests(missing, prompts, sampling))
+
+
+def _wanted(
+    tasks: Sequence[Task], pool: Pool, prompts: dict[str, tuple[Messages, str]], *, how: str, seed: int
+) -> "pl.DataFrame":
+    """What one pool wants of some tasks; adds their prompts to `prompts`."""
+    import polars as pl
+
+    rows: list[tuple[Any, ...]] = []
+    for task in tasks:
+        messages = render(task.messages, pool.context, name=pool.name)
+        prompt = content_hash(messages)
+        prompts.setdefault(prompt, (messages, pool.name))
+        for k in range(pool.n):
+            draw = derive_seed(seed, prompt, k)
+            key = content_hash([prompt, how, draw, k])
+            rows.append((_candidate_id(task, pool, k, key), task.task_id, pool.name, pool.role, k, draw, key, prompt))
+    return pl.DataFrame(rows, schema=_WANTED, orient="row")
 
 
 def _candidate_id(task: Task, pool: Pool, k: int, key: str) -> str:
@@ -114,100 +116,11 @@ def _requests(missing: "pl.DataFrame", prompts: dict[str, tuple[Messages, str]],
     ]
 
 
-async def buy(requests: Sequence[Request], *, policy: Policy, store: ReplyStore, tracker: Tracker, max_failures: int) -> dict[str, str]:
-    """Samples the requests; each reply is on disk, synced, before it is counted. Returns key -> error of those that failed.
-
-    Raises:
-        BuildStopped: more than `max_failures` failed for good. Everything that came is kept.
-    """
-    failures: dict[str, str] = {}
-    asked = asked_by_key(requests, dict(policy.identity))
-    async for group in _groups(policy.sample(requests)):
-        # An empty completion is a completion; only a reply without one has failed.
-        store.append((_clean(reply) for reply in group if reply.completion is not None), asked=asked)
-        failed = {reply.key: reply.error or "no completion" for reply in group if reply.completion is None}
-        failures.update(failed)
-        tracker.advance(len(group), failed=len(failed))
-        if len(failures) > max_failures:
-            raise BuildStopped(_too_many(failures, max_failures))
-    return failures
-
-
-def asked_by_key(requests: Sequence[Request], identity: Any) -> Callable[[str], dict[str, Any]]:
-    """What goes into a reply's key, in the open: `recontext replies find` says with it why a reply was not found."""
-    by_key = {key: request for request in requests for key in request.keys}
-
-    def asked(key: str) -> dict[str, Any]:
-        request = by_key[key]
-        seed, k = next((seed, k) for own, seed, k in zip(request.keys, request.seeds, request.ks, strict=True) if own == key)
-        return asked_for(content_hash(request.messages), identity, request.sampling, seed=seed, k=k)
-
-    return asked
-
-
-def asked_for(prompt: str, identity: Any, sampling: Sampling, *, seed: int, k: int) -> dict[str, Any]:
-    """The parts of a key as they are stored beside the reply; `prompt` is the hash of the rendered messages."""
-    how = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
-    return {"prompt": prompt, "policy": identity, **how, "seed": seed, "k": k}
-
-
-async def _groups(replies: AsyncIterator[Reply]) -> AsyncIterator[list[Reply]]:
-    """Replies in groups: whatever has arrived, at most once in `PAUSE` seconds."""
-    queue: asyncio.Queue[Reply | None] = asyncio.Queue()
-
-    async def pump() -> None:
-        try:
-            async for reply in replies:
-                queue.put_nowait(reply)
-                if queue.qsize() >= GROUP:
-                    await asyncio.sleep(0)  # a policy that never waits must still let its replies be written
-        finally:
-            queue.put_nowait(None)
-
-    producer = asyncio.create_task(pump())
-    try:
-        ended = False
-        while not ended:
-            group = [await queue.get()]
-            if group[0] is not None:
-                await asyncio.sleep(PAUSE)
-            while not queue.empty():
-                group.append(queue.get_nowait())
-            ended = None in group
-            arrived = [reply for reply in group if reply is not None]
-            if arrived:
-                yield arrived
-        await producer
-    finally:
-        producer.cancel()
-
-
-def _clean(reply: Reply) -> Reply:
-    """Text that can be stored: half of a surrogate pair, which no encoding has, becomes U+FFFD."""
-    from dataclasses import replace
-
-    names = ("completion", "reasoning", "finish_reason", "model")
-    texts = {name: text for name in names if (text := getattr(reply, name)) is not None and not text.isascii()}
-    return replace(reply, **{name: _whole_characters(text) for name, text in texts.items()}) if texts else reply
-
-
-def _whole_characters(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _too_many(failures: dict[str, str], limit: int) -> str:
-    words, count = Counter(failures.values()).most_common(1)[0]
-    return (
-        f"limits.max_failure_rate: {len(failures)} completions failed and {limit} may; most often ({count}): {words}; "
-        "what came is kept, the same command asks for the rest"
-    )
-
-
-def collect(plan: Plan, *, store: ReplyStore, failures: dict[str, str], bought: int) -> Outcome:
+def collect(plan: Plan, *, store: ReplyStore, failures: Mapping[str, str], bought: int) -> Outcome:
     """The candidates: every wanted completion that the store holds now; the others are in the ledger by reason."""
     import polars as pl
 
-    replies = store.find(plan.wanted["reply_key"]).drop("written", "details").rename({"key": "reply_key"})
+    replies = store.find(plan.wanted["reply_key"]).drop("written").rename({"key": "reply_key"})
     candidates = plan.wanted.join(replies, on="reply_key", how="inner", maintain_order="left")
     lost = plan.wanted.join(replies, on="reply_key", how="anti", maintain_order="left")
     entries = []
@@ -216,15 +129,27 @@ def collect(plan: Plan, *, store: ReplyStore, failures: dict[str, str], bought: 
         reasons = [failures.get(key, "no reply") for key in lost.filter(here)["reply_key"]]
         rows_in = len(plan.wanted.filter(here))
         entries.append(entry("sample", name, rows_in=rows_in, kept=len(candidates.filter(here)), drops=reasons))
-    return Outcome(candidates, entries, bought, len(failures), Counter(failures.values()))
+    return Outcome(candidates, entries, bought, len(failures))
 
 
-def token_counts(requests: Iterable[Request], policy: Policy) -> int | None:
-    """Prompt tokens of the requests; None where the policy cannot count before sending."""
-    total = 0
+def cost_usd(replies: "pl.DataFrame", price: Price, *, factor: float = 1.0) -> float:
+    """What stored replies cost at a price, from their token counts. A reply that candidates share counts once."""
+    import polars as pl
+
+    key = "reply_key" if "reply_key" in replies.columns else "key"
+    cached = pl.col("details").str.json_path_match("$.cached_tokens").cast(pl.Int64, strict=False)
+    sums = replies.unique(key).select(pl.col("prompt_tokens").sum(), pl.col("completion_tokens").sum(), cached=cached.sum())
+    prompt, completion, cached_tokens = sums.row(0)
+    return factor * price.usd(prompt=prompt, completion=completion, cached=cached_tokens)
+
+
+def token_counts(requests: Iterable[Request], policy: Policy) -> tuple[int, bool]:
+    """Prompt tokens of the requests, and whether they are exact: counted by the policy's own tokenizer."""
+    total, is_exact = 0, True
     for request in requests:
         count = policy.count_tokens(request.messages)
         if count is None:
-            return None
+            is_exact = False
+            count = sum(approximate_tokens(turn["content"]) for turn in request.messages)
         total += count
-    return total
+    return total, is_exact
