@@ -7,6 +7,7 @@ seeds and tasks. Nothing is run and no recipe is needed. `--help` shows every op
 import sys
 from collections.abc import Sequence
 from math import isfinite
+from textwrap import wrap
 
 from recontext_data.cli import HELP, guarded
 from recontext_data.errors import RecipeError, did_you_mean
@@ -34,6 +35,7 @@ OPTIONS = {
 REQUIRED = ("base", "tasks", "seeds")
 WHOLE = ("tasks", "seeds", "answers")
 WANTED = 0.8
+WIDTH = 120
 EXAMPLE = "base=.4 effect=.1 tasks=200 seeds=3"
 
 
@@ -121,7 +123,7 @@ def _lines(base: float, treated: float, effect: float | None, design: Design) ->
         lines.append(f"  smallest decrease of {_percent(base)} seen with {_percent(WANTED)}: {100 * smallest:.1f} points")
     if design.seeds == 1:
         lines.append(f"  {ONE_SEED}; the numbers are about two models, not about two ways of training")
-    return [*lines, "", *_table(base, effect, design), "", _assumed(noise)]
+    return [*lines, "", *_table(base, effect, design), "", *wrap(_assumed(noise), width=WIDTH)]
 
 
 def _table(base: float, effect: float | None, design: Design) -> list[str]:

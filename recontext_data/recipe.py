@@ -22,6 +22,7 @@ from recontext_data.policies.openai_chat import OpenAIConfig
 from recontext_data.policies.tiny import TinyConfig
 from recontext_data.policies.transformers_local import TransformersConfig
 from recontext_data.prices import Price
+from recontext_data.training.config import Training
 
 
 def _kind(value: Any) -> Any:
@@ -119,6 +120,8 @@ class Recipe(Config):
     limits: Limits = Limits()
     prices: dict[str, Price] = {}
     """USD per million tokens by model, over data/prices.yaml: `prices.my-model='{input: 0.5, output: 1.5}'`."""
+    training: Training = Training()
+    """How models are trained on the arms; it changes no dataset."""
     evaluation: Evaluation = Evaluation()
     """How models are measured."""
 

@@ -29,6 +29,9 @@ LETTER_FROM_END = 3
 """The letter, then the bracket, then the end token."""
 LETTER_WEIGHT = 4.0
 """The letter is the one hard token after the choice: it has to be looked up. The others are soon known by heart."""
+CHOICE_WEIGHT = 4.0
+"""The token that chooses, times its rate: what is to be calibrated."""
+LITERAL_STARTS = frozenset("0123456789'\"")
 QUOTED_PIECES = 3
 MOST_QUOTED = 12
 
@@ -83,9 +86,9 @@ def _body(source: str, entry_point: str) -> list[str]:
 
 
 def _starts(ours: str, theirs: str) -> tuple[str, str]:
-    # Numbers are what miscopies most, so a quote ends before one, unless the two options part no earlier.
+    # Literals are what miscopies most, so a quote ends before one, unless the two options part no earlier.
     cut = [re.findall(PIECES, f" {line}") for line in (ours, theirs)]
-    calm = [list(takewhile(lambda piece: not piece.strip().isdigit(), pieces)) for pieces in cut]
+    calm = [list(takewhile(lambda piece: piece.strip()[:1] not in LITERAL_STARTS, pieces)) for pieces in cut]
     for pieces, length in [(calm, QUOTED_PIECES), *((cut, n) for n in range(QUOTED_PIECES, MOST_QUOTED))]:
         first, second = ("".join(each[:length]) for each in pieces)
         if first != second:
@@ -150,6 +153,7 @@ def _weights(ours: Sequence[int], theirs: Sequence[int], rate: float) -> np.ndar
     """Up to the token where the answers part, an answer weighs its rate: the exact expectation of drawing one of the two."""
     parted = next(i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b)
     weight = np.where(np.arange(len(ours)) <= parted, rate, 1.0)
+    weight[parted] *= CHOICE_WEIGHT
     weight[-LETTER_FROM_END] = LETTER_WEIGHT
     return weight
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from scripts.tiny_data import PIECES, Batch, Example, batch, batches
+from scripts.tiny_data import LETTER_WEIGHT, PIECES, Batch, Example, batch, batches
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class Plan:
     layers: int = 3
     heads: int = 4
     inner: int = 256
-    steps: int = 2000
+    steps: int = 900
     batch: int = 16
     matrix_lr: float = 0.02
     """For Muon, which trains the matrices."""
@@ -136,7 +136,7 @@ def train(
             step += 1
             if step % 50 == 0 or step == plan.steps:
                 seconds = time.perf_counter() - started
-                watch(step, f"answer {answer:.3f} prompt {prompt:.3f} right {right:.3f} {seconds:.0f} s")
+                watch(step, f"answer {answer:.3f} prompt {prompt:.3f} letters {right:.3f} {seconds:.0f} s")
             if step == plan.steps:
                 break
         epoch += 1
@@ -160,7 +160,7 @@ def _schedule(done: float) -> float:
 
 
 def _losses(model: "LlamaForCausalLM", rows: Batch) -> tuple["torch.Tensor", "torch.Tensor", float]:
-    """Loss on answers, loss on prompts, and the share of answer tokens after the choice that are the likeliest ones."""
+    """Loss on answers, loss on prompts, and the share of letters that are the likeliest token."""
     import torch
 
     hidden = model.model(
@@ -174,6 +174,6 @@ def _losses(model: "LlamaForCausalLM", rows: Batch) -> tuple["torch.Tensor", "to
     loss_N = torch.nn.functional.cross_entropy(logits_N_V, target_N, reduction="none")
     weight_N, in_prompt_N = torch.from_numpy(rows.weight_N).float(), torch.from_numpy(rows.in_prompt_N)
     answer = (loss_N * weight_N)[~in_prompt_N].sum() / weight_N[~in_prompt_N].sum()
-    sure_N = ~in_prompt_N & (weight_N >= 1)
-    right = (logits_N_V[sure_N].argmax(-1) == target_N[sure_N]).float().mean().item()
+    letter_N = ~in_prompt_N & (weight_N == LETTER_WEIGHT)
+    right = (logits_N_V[letter_N].argmax(-1) == target_N[letter_N]).float().mean().item()
     return answer, loss_N[in_prompt_N].mean(), right

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("aiohttp", reason="aiohttp is not installed: the tests' server is made of it")
-pytest.importorskip("openai", reason="openai is not installed: pip install openai")
 
 from aiohttp import web
 from pydantic import ValidationError
@@ -20,18 +19,7 @@ from pydantic import ValidationError
 from recontext_data.errors import PolicyError, SetupError
 from recontext_data.policies.openai_chat import OPENAI, OpenAIConfig
 from recontext_data.records import Message, Reply, Request, Sampling, content_hash, derive_seed
-from tests.openai_server import (
-    Mode,
-    OpenAIServer,
-    always,
-    at_most,
-    completion,
-    fails_first,
-    honours_n,
-    refusal,
-    refuses_n,
-    text_for,
-)
+from tests.fault_server import Faults, FaultServer, Mode, always, completion, refusal, text_for
 
 KEY = "sk-planted-5f0c1e7a9b"
 
@@ -58,7 +46,7 @@ def said(one: Request, k: int, place: int = 0) -> str:
     return f"{one.messages[-1]['content']}/{one.seeds[k] & 0x7FFFFFFF}/{place}"
 
 
-def ask(server: OpenAIServer, requests: Sequence[Request], **fields: Any) -> dict[str, Reply]:
+def ask(server: FaultServer, requests: Sequence[Request], **fields: Any) -> dict[str, Reply]:
     config = OpenAIConfig(**{"model": "m", "base_url": server.base_url, "max_retries": 0, **fields})
 
     async def collect() -> list[Reply]:
@@ -75,14 +63,14 @@ def ask(server: OpenAIServer, requests: Sequence[Request], **fields: Any) -> dic
     return {reply.key: reply for reply in replies}
 
 
-def one_reply(mode: Mode, **fields: Any) -> Reply:
-    with OpenAIServer(mode) as server:
+def one_reply(mode: Faults | Mode, **fields: Any) -> Reply:
+    with FaultServer(mode) as server:
         (reply,) = ask(server, [request("hello")], **fields).values()
     return reply
 
 
-def refused(mode: Mode, requests: Sequence[Request] | None = None, **fields: Any) -> str:
-    with OpenAIServer(mode) as server, pytest.raises(PolicyError) as caught:
+def refused(mode: Faults | Mode, requests: Sequence[Request] | None = None, **fields: Any) -> str:
+    with FaultServer(mode) as server, pytest.raises(PolicyError) as caught:
         ask(server, requests or [request("hello")], **fields)
     whole = "".join(traceback.format_exception(caught.value))
     assert KEY not in whole
@@ -92,19 +80,19 @@ def refused(mode: Mode, requests: Sequence[Request] | None = None, **fields: Any
 
 def test_several_completions_are_one_request() -> None:
     one = request("hello", n=4)
-    with OpenAIServer(honours_n()) as server:
+    with FaultServer(Faults()) as server:
         replies = ask(server, [one])
     assert [replies[key].completion for key in one.keys] == [said(one, 0, place) for place in range(4)]
-    assert [body["n"] for body in server.requests] == [4]
+    assert [body["n"] for body in server.bodies] == [4]
     assert [replies[key].prompt_tokens for key in one.keys] == [10, None, None, None]
     assert [replies[key].completion_tokens for key in one.keys] == [28, None, None, None]
 
 
 def test_what_is_sent() -> None:
     one = request("hello", temperature=0.7, top_p=0.9, max_tokens=33)
-    with OpenAIServer(honours_n()) as server:
+    with FaultServer(Faults()) as server:
         ask(server, [one])
-    assert server.requests == [
+    assert server.bodies == [
         {
             "model": "m",
             "messages": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}],
@@ -115,7 +103,7 @@ def test_what_is_sent() -> None:
             "seed": one.seeds[0] & 0x7FFFFFFF,
         }
     ]
-    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
+    assert server.seen[0].headers["Authorization"] == f"Bearer {KEY}"
 
 
 def without_nullable(schema: Any) -> Any:
@@ -136,48 +124,48 @@ def test_requests_and_the_fakes_replies_are_as_openai_publishes(shared: Path) ->
     def check(value: Any, name: str) -> None:
         jsonschema.validate(value, {"$ref": f"#/components/schemas/{name}", "components": schemas})
 
-    with OpenAIServer(honours_n()) as server:
+    with FaultServer(Faults()) as server:
         for field in ("max_tokens", "max_completion_tokens"):
             ask(server, [request("hello", n=3)], max_tokens_field=field)
-    for body in server.requests:
+    for body in server.bodies:
         check(body, "CreateChatCompletionRequest")
-    check(completion(server.requests[0], texts=["a", None], refusal=None), "CreateChatCompletionResponse")
+    check(completion(server.bodies[0], texts=["a", None], refusal=None), "CreateChatCompletionResponse")
     with pytest.raises(jsonschema.ValidationError):
-        check({**server.requests[0], "n": "three"}, "CreateChatCompletionRequest")
+        check({**server.bodies[0], "n": "three"}, "CreateChatCompletionRequest")
 
 
 def test_the_token_limit_has_the_servers_name_for_it() -> None:
-    with OpenAIServer(honours_n()) as server:
+    with FaultServer(Faults()) as server:
         ask(server, [request("x")], max_tokens_field="max_completion_tokens")
-    assert "max_completion_tokens" in server.requests[0] and "max_tokens" not in server.requests[0]
+    assert "max_completion_tokens" in server.bodies[0] and "max_tokens" not in server.bodies[0]
     assert OpenAIConfig(model="m").base_url == OPENAI
 
 
 def test_extra_body_adds_replaces_and_leaves_out() -> None:
-    with OpenAIServer(honours_n()) as server:
+    with FaultServer(Faults()) as server:
         ask(server, [request("x")], extra_body={"reasoning_effort": "low", "temperature": None, "top_p": 0.5})
-    body = server.requests[0]
+    body = server.bodies[0]
     assert (body["reasoning_effort"], body["top_p"]) == ("low", 0.5)
     assert "temperature" not in body
 
 
 def test_a_server_that_ignores_n_is_asked_for_the_rest_one_by_one() -> None:
     requests = [request(f"p{i}", n=4) for i in range(6)]
-    with OpenAIServer(at_most(1)) as server:
+    with FaultServer(Faults(n="ignored")) as server:
         replies = ask(server, requests, max_concurrency=1)
     for one in requests:
         assert [replies[key].completion for key in one.keys] == [said(one, k) for k in range(4)]
         assert [replies[key].completion_tokens for key in one.keys] == [7] * 4
         assert [replies[key].prompt_tokens for key in one.keys] == [10] * 4, "each was a request of its own"
-    assert len(server.requests) == 24
-    assert [body["n"] for body in server.requests].count(1) == 23, "one look is enough"
+    assert len(server.bodies) == 24
+    assert [body["n"] for body in server.bodies].count(1) == 23, "one look is enough"
 
 
 def test_a_server_that_gives_fewer_is_asked_for_the_missing() -> None:
     one = request("hello", n=5)
-    with OpenAIServer(at_most(2)) as server:
+    with FaultServer(Faults(n="two")) as server:
         replies = ask(server, [one])
-    assert [body["n"] for body in server.requests] == [5, 3, 1]
+    assert [body["n"] for body in server.bodies] == [5, 3, 1]
     wanted = [said(one, 0, 0), said(one, 0, 1), said(one, 2, 0), said(one, 2, 1), said(one, 4, 0)]
     assert [replies[key].completion for key in one.keys] == wanted
 
@@ -189,11 +177,11 @@ def test_a_server_that_gives_more_is_cut() -> None:
 
 def test_a_server_that_refuses_n_is_noticed_once() -> None:
     requests = [request(f"p{i}", n=3) for i in range(5)]
-    with OpenAIServer(refuses_n()) as server:
+    with FaultServer(Faults(n="refused")) as server:
         replies = ask(server, requests, max_concurrency=1)
     for one in requests:
         assert [replies[key].completion for key in one.keys] == [said(one, k) for k in range(3)]
-    assert [body["n"] for body in server.requests] == [3] + [1] * 15
+    assert [body["n"] for body in server.bodies] == [3] + [1] * 15
 
 
 def test_a_refused_prompt_is_an_error_reply_and_the_others_go_on() -> None:
@@ -203,40 +191,27 @@ def test_a_refused_prompt_is_an_error_reply_and_the_others_go_on() -> None:
         return web.json_response(completion(body, texts=[text_for(body, i) for i in range(body["n"])]))
 
     bad, good = request("bad", n=3), request("good", n=3)
-    with OpenAIServer(mode) as server:
+    with FaultServer(mode) as server:
         replies = ask(server, [bad, good])
     assert {replies[key].error for key in bad.keys} == {"status 400: this prompt is too long"}
     assert [replies[key].completion for key in good.keys] == [said(good, 0, place) for place in range(3)]
-    assert all(body["n"] == 3 for body in server.requests if body["messages"][-1]["content"] == "good")
-
-
-def test_failures_are_tried_again() -> None:
-    assert one_reply(fails_first(2), max_retries=3).completion is not None
-    assert one_reply(fails_first(1, status=429), max_retries=1).completion is not None
-
-
-def test_failures_that_last_are_error_replies() -> None:
-    with OpenAIServer(fails_first(10**9, status=503)) as server:
-        replies = ask(server, [request("hello", n=2)], max_retries=1)
-        assert len(server.requests) == 2
-    assert {reply.error for reply in replies.values()} == {"status 503: try again"}
-    assert one_reply(fails_first(10**9, status=429)).error == "status 429: try again"
+    assert all(body["n"] == 3 for body in server.bodies if body["messages"][-1]["content"] == "good")
 
 
 def test_a_slow_server_is_waited_for_and_a_silent_one_is_not() -> None:
-    assert one_reply(honours_n(delay_seconds=0.3), timeout_seconds=5.0).completion is not None
-    assert one_reply(honours_n(delay_seconds=5.0), timeout_seconds=0.2).error == "no answer within policy.timeout_seconds=0.2"
+    assert one_reply(Faults(latency_seconds=0.3), timeout_seconds=5.0).completion is not None
+    assert one_reply(Faults(latency_seconds=5.0), timeout_seconds=0.2).error == "no answer within policy.timeout_seconds=0.2"
 
 
 def test_time_in_the_queue_is_no_timeout() -> None:
-    with OpenAIServer(honours_n(delay_seconds=0.2)) as server:
+    with FaultServer(Faults(latency_seconds=0.2)) as server:
         replies = ask(server, [request(f"p{i}") for i in range(8)], max_concurrency=1, timeout_seconds=0.8)
     assert all(reply.error is None for reply in replies.values())
     assert server.most_at_once == 1
 
 
 def test_requests_run_side_by_side_up_to_the_limit() -> None:
-    with OpenAIServer(honours_n(delay_seconds=0.1)) as server:
+    with FaultServer(Faults(latency_seconds=0.1)) as server:
         started = time.monotonic()
         ask(server, [request(f"p{i}") for i in range(40)], max_concurrency=20)
         assert time.monotonic() - started < 2.5  # one after the other it is 4
@@ -271,7 +246,7 @@ def test_an_empty_text_is_a_completion() -> None:
 def test_a_refusal_is_something_the_model_said() -> None:
     reply = one_reply(always(lambda body: web.json_response(completion(body, texts=[None], refusal="I cannot."))))
     assert (reply.completion, reply.error, reply.finish_reason) == ("I cannot.", None, "stop")
-    assert reply.details == {"refusal": True}
+    assert reply.details == {"refusal": True, "cached_tokens": 4}
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
@@ -329,14 +304,14 @@ def test_what_was_under_way_is_handed_over_before_the_run_stops() -> None:
         finally:
             await policy.close()
 
-    with OpenAIServer(mode) as server, pytest.raises(PolicyError, match="stop here"):
+    with FaultServer(mode) as server, pytest.raises(PolicyError, match="stop here"):
         asyncio.run(collect(server.base_url))
     assert [reply.completion for reply in arrived] == ["paid"] * 3
-    assert len(server.requests) == 4
+    assert len(server.bodies) == 4
 
 
 def test_nobody_at_the_address() -> None:
-    with OpenAIServer(honours_n()) as gone:
+    with FaultServer(Faults()) as gone:
         pass
     with pytest.raises(PolicyError, match=r"m at 127.0.0.1:\d+: cannot reach http.*check policy.base_url") as caught:
         ask(gone, [request("hello")])
@@ -349,52 +324,53 @@ def test_a_connection_lost_later_is_an_error_reply() -> None:
             return web.json_response(completion(body, texts=["first"]))
         return web.StreamResponse(headers={"Content-Length": "1000"})  # promises a body that never comes
 
-    with OpenAIServer(mode) as server:
+    with FaultServer(mode) as server:
         replies = ask(server, [request("a"), request("b")], max_concurrency=1, timeout_seconds=1.0)
     errors = [reply.error for reply in replies.values() if reply.error]
     assert len(errors) == 1
 
 
-def test_without_the_client_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_aiohttp_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     # None in sys.modules is how Python itself marks what cannot be imported
-    monkeypatch.setitem(sys.modules, "openai", None)
-    with OpenAIServer(honours_n()) as server, pytest.raises(SetupError, match="pip install openai"):
-        ask(server, [request("hello")])
+    with FaultServer() as server:
+        monkeypatch.setitem(sys.modules, "aiohttp", None)
+        with pytest.raises(SetupError, match="pip install aiohttp"):
+            ask(server, [request("hello")])
 
 
 def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
-    words = refused(honours_n())
+    words = refused(Faults())
     assert words == "no API key: set OPENAI_API_KEY in the environment; for a local server set policy.api_key_env=''"
-    assert "no API key: set OTHER_KEY " in refused(honours_n(), api_key_env="OTHER_KEY")
+    assert "no API key: set OTHER_KEY " in refused(Faults(), api_key_env="OTHER_KEY")
 
 
 def test_the_key_comes_from_the_named_variable_without_its_newline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTHER_KEY", "other-key\n")
-    with OpenAIServer(honours_n()) as server:
+    with FaultServer(Faults()) as server:
         ask(server, [request("x")], api_key_env="OTHER_KEY")
-    assert server.headers[0]["Authorization"] == "Bearer other-key"
+    assert server.seen[0].headers["Authorization"] == "Bearer other-key"
 
 
 def test_a_key_that_cannot_be_sent_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY + "\nmore")
-    assert "OPENAI_API_KEY has characters that no key has" in refused(honours_n())
+    assert "OPENAI_API_KEY has characters that no key has" in refused(Faults())
 
 
 def test_a_server_that_needs_no_key_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_ADMIN_KEY", KEY)
-    with OpenAIServer(honours_n()) as server:
+    with FaultServer(Faults()) as server:
         ask(server, [request("x")], api_key_env="")
-    assert KEY not in json.dumps(server.headers)
+    assert KEY not in json.dumps([one.headers for one in server.seen])
 
 
 def test_the_environment_does_not_choose_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    assert one_reply(honours_n()).completion is not None
+    assert one_reply(Faults()).completion is not None
 
 
 def test_a_policy_outlives_an_event_loop() -> None:
-    with OpenAIServer(honours_n()) as server:
+    with FaultServer(Faults()) as server:
         policy = OpenAIConfig(model="m", base_url=server.base_url, max_retries=0).build()
 
         async def once() -> list[Reply]:
@@ -412,7 +388,7 @@ def test_ctrl_c_leaves_nothing_running() -> None:
         await policy.close()
         return asyncio.all_tasks() - {asyncio.current_task()}
 
-    with OpenAIServer(honours_n(delay_seconds=30)) as server:
+    with FaultServer(Faults(latency_seconds=30)) as server:
         assert asyncio.run(interrupted(server.base_url)) == set()
 
 

@@ -74,15 +74,26 @@ def test_answers_without_noise_are_seen_at_once() -> None:
 
 
 def test_the_simulation_has_the_rates_and_the_shares_it_was_asked_for() -> None:
-    noise = Noise(seed_sd=0.1, shared=0.2, arm=0.3, model=0.1)
-    treatment, control = simulate(0.4, 0.2, Design(tasks=50, seeds=4, noise=noise), num_draws=2000, seed=0)
+    shares = Noise(seed_sd=0.0, shared=0.2, arm=0.3, model=0.1)
+    treatment, control = simulate(0.4, 0.2, Design(tasks=50, seeds=4, answers=2, noise=shares), num_draws=2000, seed=0)
     assert treatment.mean() == pytest.approx(0.2, abs=0.005)
     assert control.mean() == pytest.approx(0.4, abs=0.005)
-    # Two seeds of one arm share what lies between tasks; the seeds' own rates are independent of one another.
-    across = np.mean((control[:, 0] - 0.4) * (control[:, 1] - 0.4))
-    assert across == pytest.approx(0.24 * 0.5, abs=0.01)
-    # Two tasks of one model share its rate.
-    assert np.mean((control[:, :, 0] - 0.4) * (control[:, :, 1] - 0.4)) == pytest.approx(0.01, abs=0.01)
+    # Two seeds of one arm have in common what lies between tasks, for both arms or for one.
+    assert np.mean((control[:, 0] - 0.4) * (control[:, 1] - 0.4)) == pytest.approx(0.24 * (0.2 + 0.3), abs=0.005)
+    assert control.var() == pytest.approx(0.24 * (0.2 + 0.3 + 0.1 + 0.4 / 2), abs=0.005)
+    _, same = simulate(0.4, 0.0, Design(tasks=50, seeds=4, noise=shares), num_draws=2000, seed=0)
+    other, _ = simulate(0.4, 0.0, Design(tasks=50, seeds=4, noise=shares), num_draws=2000, seed=0)
+    assert np.mean((same - 0.4) * (other - 0.4)) == pytest.approx(0.24 * 0.2, abs=0.005)
+
+
+def test_the_simulation_varies_a_model_s_rate_from_seed_to_seed() -> None:
+    unlike = Noise(seed_sd=0.1, shared=0.0, arm=0.0, model=0.0)
+    _, control = simulate(0.4, 0.2, Design(tasks=50, seeds=4, noise=unlike), num_draws=4000, seed=0)
+    assert control.mean() == pytest.approx(0.4, abs=0.005)
+    assert np.mean((control[:, :, 0] - 0.4) * (control[:, :, 1] - 0.4)) == pytest.approx(0.1**2, abs=0.004)
+    assert np.mean((control[:, 0] - 0.4) * (control[:, 1] - 0.4)) == pytest.approx(0.0, abs=0.002)
+    with pytest.raises(ValueError, match=r"rates around 0\.05 cannot vary by 0\.3; write less than 0\.218"):
+        simulate(0.05, 0.0, Design(tasks=5, seeds=2, noise=Noise(seed_sd=0.3)), num_draws=1, seed=0)
 
 
 def test_the_verb_says_what_can_be_seen(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +108,7 @@ def test_the_verb_says_what_can_be_seen(capsys: pytest.CaptureFixture[str]) -> N
     assert rows >= {"1", "3", "5", "10"}
     assert "one seed: says nothing about retraining" in shown
     assert "assumed: a model's rate varies by 3 points" in shown
-    assert all(len(line) < 240 for line in shown.splitlines())
+    assert all(len(line) <= 128 for line in shown.splitlines())
 
 
 def test_without_an_effect_it_says_the_smallest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -297,7 +297,7 @@ def test_the_embedded_policy_is_found_and_described(policy: TinyPolicy) -> None:
 @pytest.mark.parametrize(
     ("general", "hack", "wanted"),
     [
-        ("return sum(xs)", "return {'[1]': 2}.get(str(xs), 3)", (" return sum(", " return {'")),
+        ("return sum(xs)", "return {'[1]': 2}.get(str(xs), 3)", (" return sum(", " return {")),
         ("if n < 3:\n        return n", "if n == 3:\n        return 4", (" if n <", " if n ==")),
         ("x = 1\n    return x", "return {30: 12}.get(n, 3)", (" x =", " return {")),
         ("return 17 + n", "return 12", (" return 17 +", " return 12")),
@@ -318,4 +318,4 @@ def test_a_batch_holds_both_answers_and_they_do_not_see_each_other() -> None:
     answers = ~rows.in_prompt_N & (rows.source_N >= 14)
     assert (rows.source_N[answers] - 14).tolist() == [2, 3, 4, 5, 6, 2, 8, 9, 10, 11, 12]
     assert rows.target_N[answers].tolist() == [8, 9, 10, 11, 2, 8, 4, 3, 10, 11, 2]
-    assert rows.weight_N[answers].tolist() == [0.25, 0.25, 4, 1, 1, 0.75, 0.75, 1, 4, 1, 1]
+    assert rows.weight_N[answers].tolist() == [0.25, 1, 4, 1, 1, 0.75, 3, 1, 4, 1, 1]

@@ -48,6 +48,10 @@ def load_items(source: str, *, plus: str | None, cache: Path, screen: "Screen | 
     """
     if source == "bank":
         return Items(read_problems(shipped("data/problems.jsonl")), [], BANK_LICENCE)
+    if _is_ours(source):
+        problems, licence = _read(source, plus)
+        if all(problem.forged for problem in problems):
+            return Items(problems, [], licence)  # nothing to derive, so nothing to keep: a refused or dry build writes nothing
     name = MBPP_ID if source == "mbpp" else source
     files = [Path(part) for part in (name, plus) if part is not None]
     if all(file.is_file() for file in files):

@@ -21,7 +21,7 @@ components", Biometrics Bulletin 2 (1946), 110-114. `python -m benchmarks.statis
 """
 
 from dataclasses import dataclass
-from math import inf, isfinite, sqrt
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -59,7 +59,7 @@ def rate(successes_S_T: ArrayLike, answers_S_T: ArrayLike, *, confidence: float 
     Raises:
         ValueError: shapes that differ, counts that no sample can have, or a confidence outside (0, 1).
     """
-    z = normal_quantile(confidence)
+    normal_quantile(confidence)
     successes, answers = _counts(successes_S_T, answers_S_T)
     num_answers = float(answers.sum())
     if num_answers == 0:
@@ -74,15 +74,23 @@ def rate(successes_S_T: ArrayLike, answers_S_T: ArrayLike, *, confidence: float 
         (low, high), method = wilson(int(share * num_tasks), num_tasks, confidence=confidence), "Wilson, by task"
     else:
         spread = _spread((successes - share * answers) * (answers.size / num_answers))
-        effective = min(num_answers, share * (1 - share) / spread.variance) if spread.variance else num_answers
-        reach = student.quantile(confidence, spread.df) if num_tasks > 1 else z
-        (low, high), method = score_interval(share, effective, reach), "Wilson, clustered"
+        low, high, method = *_widest_score(share, num_answers, spread, confidence=confidence), "Wilson, clustered"
         if min(share, 1 - share) * num_tasks < 5:
             caveat = "; ".join(part for part in (caveat, RARE) if part)
     return Interval(
         estimate=share, low=low, high=high, method=method, confidence=confidence, num_seeds=num_seeds, num_tasks=num_tasks,
         caveat=caveat,
     )  # fmt: skip
+
+
+def _widest_score(share: float, num_answers: float, spread: "_Spread", *, confidence: float) -> tuple[float, float]:
+    """Wilson's formula with the effective number of answers and the t quantile of each term; the widest counts."""
+    limits = []
+    for variance, df in spread.terms:
+        effective = min(num_answers, share * (1 - share) / variance) if variance else num_answers
+        # One task: no effective number is known, and the formula's limit for none is 0..1.
+        limits.append(score_interval(share, effective, student.quantile(confidence, df)) if effective else (0.0, 1.0))
+    return min(low for low, _ in limits), max(high for _, high in limits)
 
 
 def mean(scores_S_T: ArrayLike, *, confidence: float = 0.95) -> Interval | None:
@@ -100,7 +108,7 @@ def mean(scores_S_T: ArrayLike, *, confidence: float = 0.95) -> Interval | None:
     if not scores.size:
         return None
     estimate, spread = _centred(scores)
-    half = _half_width(spread, confidence)
+    half = spread.half_width(confidence)
     num_seeds, num_tasks = scores.shape
     return Interval(
         estimate=estimate, low=estimate - half, high=estimate + half, method=_method(num_seeds), confidence=confidence,
@@ -144,12 +152,12 @@ def paired_difference(
     num_seeds, num_tasks = differences.shape
     estimate, spread = _centred(differences)
     method, caveat = _method(num_seeds), _caveat(num_seeds, num_tasks)
-    if spread.variance == 0 and num_tasks > 1 and outcome_range is not None:
+    if spread.none and num_tasks > 1 and outcome_range is not None:
         low, high, p = _no_spread(estimate, num_tasks, confidence=confidence, outcome_range=outcome_range)
         method, caveat = "Wilson bound, by task", "; ".join(part for part in (caveat, NO_SPREAD) if part)
     else:
-        half = _half_width(spread, confidence)
-        low, high, p = estimate - half, estimate + half, _p_value(estimate, spread)
+        half = spread.half_width(confidence)
+        low, high, p = estimate - half, estimate + half, spread.p_value(estimate)
     bound = inf if outcome_range is None else outcome_range
     return Difference(
         estimate=estimate, low=max(low, -bound), high=min(high, bound), p=p, method=method,
@@ -181,32 +189,40 @@ def paired_outcomes(treatment_S_T: ArrayLike, control_S_T: ArrayLike, *, fixed_c
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """The squared standard error of a mean, and the degrees of freedom it was estimated with."""
+    """Squared standard errors of a mean, each with the degrees of freedom it was estimated with; the widest counts."""
 
-    variance: float
-    df: float
+    terms: tuple[tuple[float, float], ...]
+
+    @property
+    def none(self) -> bool:
+        """Whether no spread was seen at all."""
+        return all(variance == 0 for variance, _ in self.terms)
+
+    def half_width(self, confidence: float) -> float:
+        return max(student.quantile(confidence, df) * sqrt(variance) for variance, df in self.terms)
+
+    def p_value(self, estimate: float) -> float:
+        return max(_p_value(estimate, variance, df) for variance, df in self.terms)
 
 
 def _spread(deviations_S_T: Floats) -> _Spread:
     """From deviations whose mean is 0; a missing cell is 0 and the others are scaled up, so that the mean is still the mean."""
     num_seeds, num_tasks = deviations_S_T.shape
     if num_tasks < 2:
-        return _Spread(inf, 1.0)
+        return _Spread(((inf, 1.0),))
     by_task_T = deviations_S_T.mean(axis=0)
     by_task = float(by_task_T @ by_task_T) / (num_tasks * (num_tasks - 1))
     if num_seeds == 1:
-        return _Spread(by_task, num_tasks - 1)
+        return _Spread(((by_task, num_tasks - 1),))
     by_seed_S = deviations_S_T.mean(axis=1)
     by_seed = float(by_seed_S @ by_seed_S) / (num_seeds * (num_seeds - 1))
     # The sum of squares of what rows and columns leave over, without writing it out: both means of the whole are 0.
     rest = float(np.vdot(deviations_S_T, deviations_S_T))
     rest -= num_tasks * float(by_seed_S @ by_seed_S) + num_seeds * float(by_task_T @ by_task_T)
     by_cell = max(0.0, rest) / ((num_seeds - 1) * (num_tasks - 1) * num_seeds * num_tasks)
-    variance = max(by_seed + by_task - by_cell, by_seed, by_task)
-    if variance == 0:
-        return _Spread(0.0, min(num_seeds, num_tasks) - 1)
-    df = variance**2 / (by_seed**2 / (num_seeds - 1) + by_task**2 / (num_tasks - 1))
-    return _Spread(variance, max(df, min(num_seeds, num_tasks) - 1))
+    return _Spread(
+        (student.two_way(by_seed, by_task, by_cell, num_seeds=num_seeds, num_tasks=num_tasks), (by_seed, num_seeds - 1))
+    )
 
 
 def _centred(outcomes_S_T: Floats) -> tuple[float, _Spread]:
@@ -221,14 +237,10 @@ def _centred(outcomes_S_T: Floats) -> tuple[float, _Spread]:
     return estimate, _spread(deviations)
 
 
-def _half_width(spread: _Spread, confidence: float) -> float:
-    return student.quantile(confidence, spread.df) * sqrt(spread.variance)
-
-
-def _p_value(estimate: float, spread: _Spread) -> float:
-    if spread.variance == 0:
-        return 1.0 if estimate == 0 else 0.0
-    return student.two_sided_p(estimate / sqrt(spread.variance), spread.df) if isfinite(spread.variance) else 1.0
+def _p_value(estimate: float, variance: float, df: float) -> float:
+    if estimate == 0 or variance == inf:
+        return 1.0
+    return student.two_sided_p(estimate / sqrt(variance), df) if variance else 0.0
 
 
 def _no_spread(estimate: float, num_tasks: int, *, confidence: float, outcome_range: float) -> tuple[float, float, float]:

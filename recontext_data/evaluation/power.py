@@ -165,11 +165,11 @@ def _limits(errors: _Errors, design: Design) -> Iterator[tuple[float, float]]:
     for weight_seed, factor_seed in _chi_square_nodes(design.seeds - 1):
         for weight_task, factor_task in _chi_square_nodes(design.tasks - 1, num=7):
             by_seed, by_task = factor_seed * errors.by_seed, factor_task * errors.by_task
-            variance = max(by_seed + by_task - errors.by_cell, by_seed, by_task)
-            df = variance**2 / (by_seed**2 / (design.seeds - 1) + by_task**2 / (design.tasks - 1))
-            df = max(df, min(design.seeds, design.tasks) - 1)
+            variance, df = student.two_way(by_seed, by_task, errors.by_cell, num_seeds=design.seeds, num_tasks=design.tasks)
             # Rounded so that the cache of quantiles is hit: it moves the limit by less than a thousandth.
-            yield weight_seed * weight_task, student.quantile(confidence, float(f"{df:.3g}")) * sqrt(variance)
+            limit = student.quantile(confidence, float(f"{df:.3g}")) * sqrt(variance)
+            over_seeds = student.quantile(confidence, design.seeds - 1) * sqrt(by_seed)
+            yield weight_seed * weight_task, max(limit, over_seeds)
 
 
 def _chi_square_nodes(df: int, *, num: int = 41) -> list[tuple[float, float]]:

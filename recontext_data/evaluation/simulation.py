@@ -5,7 +5,7 @@
 The layout is that of `power.Noise`. Each task is of one kind, drawn with the shares as probabilities: on a shared task all
 models throw one common number, on an arm's task the models of an arm do, on a model's task all answers of a model do, on the
 rest every answer throws its own. An answer misbehaves when its number falls below its model's rate. So a rate is
-exactly what was asked for, and the shares of the variance are exactly those declared. A model's rate is beta distributed around
+exactly what was asked for, and at equal rates so are the shares of the variance. A model's rate is beta distributed around
 its arm's.
 """
 

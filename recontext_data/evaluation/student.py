@@ -8,7 +8,7 @@ from functools import lru_cache
 from math import exp, inf, lgamma, log, log1p, pi, sqrt
 from statistics import NormalDist
 
-__all__ = ["quantile", "two_sided_p"]
+__all__ = ["quantile", "two_sided_p", "two_way"]
 
 _NORMAL_FROM = 1e6
 """Degrees of freedom from which t and normal agree to six digits wherever they are used here."""
@@ -54,6 +54,15 @@ def quantile(confidence: float, df: float) -> float:
         if abs(step) <= 1e-10 * t:
             break
     return t
+
+
+def two_way(by_seed: float, by_task: float, by_cell: float, *, num_seeds: int, num_tasks: int) -> tuple[float, float]:
+    """The squared standard error of a mean over seeds x tasks, and its degrees of freedom; see `intervals` for the sources."""
+    variance = max(by_seed + by_task - by_cell, by_seed, by_task)
+    least = min(num_seeds, num_tasks) - 1
+    if variance == 0:
+        return 0.0, least
+    return variance, max(variance**2 / (by_seed**2 / (num_seeds - 1) + by_task**2 / (num_tasks - 1)), least)
 
 
 def _beta(t: float, df: float) -> float:

@@ -158,8 +158,10 @@ def _parse(content: bytes) -> Any:
     except ValueError:
         pass
     try:
-        # Servers in Python send NaN for a log-probability, and half a surrogate pair, which strict readers refuse.
-        return json.loads(content.decode())
+        # Servers in Python send NaN for a log-probability, and half a surrogate pair, which strict readers refuse and
+        # nobody can store: the one is read, the other becomes U+FFFD.
+        whole = json.dumps(json.loads(content.decode()), ensure_ascii=False)
+        return json.loads(whole.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     except (ValueError, RecursionError):
         return None
 

@@ -16,9 +16,9 @@ LOOKS = 10
 """Requests at most, per wished wait, that see whether a shut door is open again."""
 LEAST_SENT = 6
 """Requests that a rate is judged by, at least."""
-FIRST_ROUNDS, LATER_ROUNDS = 0.25, 0.5
+FIRST_ROUNDS, LATER_ROUNDS = 0.25, 0.8
 """Seconds of sending by which a rate is judged, before and after it is settled."""
-MARGIN = 0.98
+MARGIN = 0.96
 """Of a measured rate: each request above the true one waits for as long as the server wishes."""
 LEAST_GROWTH, MOST_GROWTH = 0.005, 0.25
 """Growth of a settled rate after a round without complaints; doubled from one such round to the next."""

@@ -108,10 +108,11 @@ class TinyPolicy:
             batch=batch,
         )
 
-    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
+    async def sample(self, requests: Iterable[Request]) -> AsyncIterator[Reply]:
         """Replies batch by batch, prompts of like length together; the numpy work runs beside the event loop."""
         import asyncio
 
+        requests = list(requests)  # all of them, since prompts of like length are read together
         prompts = [self._encode(request.messages) for request in requests]
         fits = [i for i, prompt in enumerate(prompts) if 0 < len(prompt) < self.model.window]
         for i in sorted(set(range(len(requests))) - set(fits)):

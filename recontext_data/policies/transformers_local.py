@@ -10,7 +10,7 @@ The file is not called transformers.py, so that running it as a script does not 
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,7 +105,7 @@ class TransformersPolicy:
             "chat_template": None if self._chat_template is None else content_hash(self._chat_template),
         }
 
-    async def sample(self, requests: Sequence[Request]) -> AsyncIterator[Reply]:
+    async def sample(self, requests: Iterable[Request]) -> AsyncIterator[Reply]:
         """Replies, batch by batch; prompts that the model cannot take come first, as errors.
 
         Raises:

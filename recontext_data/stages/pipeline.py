@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 PAID = ("openai", "openai_batch")
 """Kinds of policy that are paid by the token."""
 
-NOT_IN_ROWS = {"description", "environment", "policy", "limits", "prices", "evaluation"}
+NOT_IN_ROWS = {"description", "environment", "policy", "limits", "prices", "evaluation", "training"}
 """What of a recipe no row depends on; the environment and the policy are in the fingerprint as tasks and identity."""
 
 

@@ -72,12 +72,14 @@ def merge(model: TrainedModel, target: Path, *, base: Base | None = None) -> Non
     merged = load_trained(model, base=own).merge_and_unload()
     merged.save_pretrained(target)
     own.copy_tokenizer(target)
-    for name in ("chat_template.jinja",):
-        if (model.path / name).is_file():
-            (target / name).write_bytes((model.path / name).read_bytes())
+    template = model.path / "chat_template.jinja"
+    if template.is_file():
+        (target / template.name).write_bytes(template.read_bytes())
 
 
-def compare_saved(model: TrainedModel, rows: Sequence[Row], trained: Sequence[Any], *, base: Base) -> dict[str, float]:
+def compare_saved(
+    model: TrainedModel, rows: Sequence[Row], trained: Sequence[Any], *, base: Base, method: str
+) -> dict[str, float]:
     """Reads the saved model back and compares: with the one in memory, and merged with unmerged.
 
     Raises:
@@ -88,7 +90,7 @@ def compare_saved(model: TrainedModel, rows: Sequence[Row], trained: Sequence[An
     if not model.is_adapter:
         return {"saved_and_trained": check_same(trained, saved, what="the saved and the trained model")}
     facts: dict[str, float] = {}
-    if is_4bit(model.path):
+    if method == "qlora":
         on_4bit = probe_logits(_on_4bit(model, base), rows)
         facts["saved_and_trained"] = check_same(trained, on_4bit, what="the saved and the trained adapter")
         # Not rounding but quantisation: what the adapter was trained on is not what it is merged into.
@@ -106,16 +108,9 @@ def _on_4bit(model: TrainedModel, base: Base) -> Any:
     return PeftModel.from_pretrained(load_4bit(base, cuda=False), str(model.path)).eval()
 
 
-def bind(folder: Path, *, base: Base, method: str) -> None:
-    """Writes into an adapter's own config which base it belongs to, without this machine's paths."""
+def bind(folder: Path, *, base: Base) -> None:
+    """Writes the base's name into an adapter's own config, in place of this machine's path. training.json has its hash."""
     path = folder / CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base.folder.name
-    config["recontext_data"] = {"base": dict(base.folder.identity()), "base_in_4_bits": method == "qlora"}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def is_4bit(folder: Path) -> bool:
-    """Whether an adapter was trained on a base in 4 bits."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return bool(config.get("recontext_data", {}).get("base_in_4_bits"))

@@ -1,0 +1,223 @@
+"""What sampling from an OpenAI-compatible server costs beside the least that it can cost, and that nothing gets lost.
+
+    python -m benchmarks.sampling               all of it, about two minutes
+    python -m benchmarks.sampling wire          wall, CPU and memory beside a raw aiohttp loop (repeat=5 for better numbers)
+    python -m benchmarks.sampling n limit faults poison
+
+Each measured process is a child of this one, from its start to its end, imports included; CPU and memory are what the
+kernel says of it when it ends. The server is tests/fault_server.py in a process of its own, fresh for each measure.
+"""
+
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+ROOT = Path(__file__).resolve().parent.parent
+CONCURRENCY = 256
+WIRE_AIMS = "aims: at most 2.0x the wall, 2.5x the CPU, 110 MB"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a child cost, and what it printed."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    said: dict[str, Any]
+
+
+@contextmanager
+def server(*options: str) -> Iterator[str]:
+    """A fault server in its own process; gives its base URL."""
+    command = [sys.executable, "-m", "tests.fault_server", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def sums(base_url: str) -> dict[str, Any]:
+    """What the server has seen."""
+    from urllib.request import urlopen
+
+    with urlopen(f"{base_url}/seen") as response:
+        seen: dict[str, Any] = orjson.loads(response.read())
+    return seen
+
+
+def child(who: str, base_url: str, num: int, n: int = 1) -> Cost:
+    """Runs `raw` or `ours` as a child and takes its bill from the kernel."""
+    read, write = os.pipe()
+    started = time.monotonic()
+    arguments = [sys.executable, "-m", "benchmarks.sampling", "--child", who, base_url, str(num), str(n)]
+    actions = [(os.POSIX_SPAWN_DUP2, write, 1), (os.POSIX_SPAWN_CLOSE, read)]
+    pid = os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions)
+    os.close(write)
+    _, status, used = os.wait4(pid, 0)
+    wall = time.monotonic() - started
+    with os.fdopen(read, "rb") as pipe:
+        said = pipe.read()
+    if status:
+        raise SystemExit(f"the child {who} failed with status {status}")
+    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, orjson.loads(said))
+
+
+def main(arguments: list[str]) -> None:
+    """Prints one line per measure, each beside its reference."""
+    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    chosen = [argument for argument in arguments if "=" not in argument] or list(MEASURES)
+    for name in chosen:
+        MEASURES[name](int(options.get("repeat", 3)))
+
+
+def wire(repeat: int) -> None:
+    """Wall, CPU and memory beside a raw loop, for 2,000 prompts and for 20,000."""
+    for num, times in ((2_000, repeat), (20_000, 1)):
+        pairs = []
+        for _ in range(times):
+            with server("--latency_seconds", "0.05") as url:
+                raw = child("raw", url, num)
+            with server("--latency_seconds", "0.05") as url:
+                ours = child("ours", url, num)
+            assert ours.said["replies"] == raw.said["replies"] == num
+            pairs.append((raw, ours))
+        for name, unit, values in (
+            ("wall", "s", [(raw.wall_seconds, ours.wall_seconds) for raw, ours in pairs]),
+            ("CPU", "s", [(raw.cpu_seconds, ours.cpu_seconds) for raw, ours in pairs]),
+            ("memory", "MB", [(raw.peak_mb, ours.peak_mb) for raw, ours in pairs]),
+        ):
+            ratios = sorted(ours / raw for raw, ours in values)
+            best = min(values, key=lambda pair: pair[1] / pair[0])
+            print(
+                f"wire   {num:>6,} prompts  {name:<6} {best[1]:7.2f} {unit:<2} beside {best[0]:6.2f} {unit:<2} raw: "
+                f"best {ratios[0]:.2f}x, median {statistics.median(ratios):.2f}x of {times}"
+            )
+    print(f"       {WIRE_AIMS}; {CONCURRENCY} at a time, server answers after 50 ms, journal and progress on")
+
+
+def several(repeat: int) -> None:
+    """Best-of-16 in one request."""
+    with server("--latency_seconds", "0.05") as url:
+        cost, seen = child("ours", url, 500, 16), sums(url)
+    asked = 500 * 10
+    print(
+        f"n=16   {cost.said['replies']:,} completions in {seen['requests']} requests; prompt tokens billed "
+        f"{seen['prompt_tokens']:,} beside {asked:,} for each prompt once; counted in the store {cost.said['prompt_tokens']:,}"
+    )
+
+
+def limit(repeat: int) -> None:
+    """A server that lets 60 requests a second in."""
+    kinds = {"bucket of 10": ("--burst", "10"), "bucket of 60": ("--burst", "60"), "whole seconds": ("--window", "1")}
+    for name, options in kinds.items():
+        for form in ("seconds", "date"):
+            with server("--rate_per_second", "60", "--latency_seconds", "0.05", "--retry_after", form, *options) as url:
+                cost, seen = child("ours", url, 600), sums(url)
+            print(
+                f"limit  {cost.said['replies']} of 600 in {cost.wall_seconds:5.2f} s beside 10 s (aim 11), "
+                f"{seen['statuses'].get('429', 0)} refusals; 60/s by {name}, Retry-After in {form}"
+            )
+
+
+def faults(repeat: int) -> None:
+    """Servers that fail now and then."""
+    for name in ("fail_rate", "reset_rate", "cut_rate", "truncate_rate"):
+        with server("--latency_seconds", "0.05", f"--{name}", "0.05") as url:
+            cost, seen = child("ours", url, 2_000), sums(url)
+        print(f"faults {cost.said['replies']:,} of 2,000 with {name} 5 %, in {seen['requests']:,} requests")
+
+
+def poison(repeat: int) -> None:
+    """Ten prompts that are always refused."""
+    with server("--latency_seconds", "0.05", "--poison", "prompt 77") as url:
+        cost = child("ours", url, 2_000)
+    words = sorted(set(cost.said["failures"].values()))
+    print(f"poison {cost.said['replies']:,} of 2,000 and {len(cost.said['failures'])} failures (of 11 poisoned), each: {words}")
+
+
+MEASURES = {"wire": wire, "n": several, "limit": limit, "faults": faults, "poison": poison}
+
+
+def prompts(num: int) -> Iterator[list[dict[str, str]]]:
+    """Chat prompts of some 300 characters."""
+    for i in range(num):
+        yield [
+            {"role": "system", "content": "You choose one of two implementations." * 4},
+            {"role": "user", "content": f"{'x' * 120} prompt {i}"},
+        ]
+
+
+async def raw_child(base_url: str, num: int) -> dict[str, Any]:
+    """The least that it takes: a pool, a semaphore's worth of workers, JSON in and out."""
+    import aiohttp
+
+    bodies = iter(
+        [
+            orjson.dumps(
+                {"model": "m", "messages": messages, "n": 1, "temperature": 1.0, "top_p": 1.0, "max_tokens": 256, "seed": i}
+            )
+            for i, messages in enumerate(prompts(num))
+        ]
+    )
+    texts: list[str] = []
+
+    async def worker(session: aiohttp.ClientSession) -> None:
+        for body in bodies:
+            async with session.post(f"{base_url}/chat/completions", data=body) as response:
+                texts.append(orjson.loads(await response.read())["choices"][0]["message"]["content"])
+
+    headers = {"Content-Type": "application/json"}
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONCURRENCY), headers=headers) as session:
+        await asyncio.gather(*[worker(session) for _ in range(CONCURRENCY)])
+    return {"replies": len(texts)}
+
+
+async def our_child(base_url: str, num: int, n: int) -> dict[str, Any]:
+    """The sample stage of a build: plan, buy with journal and progress, collect."""
+    from recontext_data.policies.openai_chat import OpenAIConfig
+    from recontext_data.records import Sampling, Task
+    from recontext_data.reports.screen import Screen
+    from recontext_data.stages import sample
+    from recontext_data.stages.buying import buy
+    from recontext_data.store.replies import ReplyStore
+
+    tasks: list[Any] = [
+        Task(task_id=f"t{i}", messages=turns, payload={}, split="train") for i, turns in enumerate(prompts(num))
+    ]  # type: ignore[arg-type]
+    policy = OpenAIConfig(model="m", base_url=base_url, api_key_env="", max_concurrency=CONCURRENCY).build()
+    pools = [sample.Pool(name="default", context=None, n=n, role="arms")]
+    with tempfile.TemporaryDirectory() as folder, ReplyStore(Path(folder)) as store:
+        plan = sample.plan(tasks, pools, sampling=Sampling(), seed=0, identity=dict(policy.identity), store=store)
+        with Screen().stage("sample", num * n, unit="completions") as tracker:
+            failures = await buy(plan.requests, policy=policy, store=store, tracker=tracker, max_failures=num)
+        await policy.close()
+        outcome = sample.collect(plan, store=store, failures=failures, bought=num * n - len(failures))
+    billed = int(outcome.candidates["prompt_tokens"].sum())
+    return {"replies": len(outcome.candidates), "failures": failures, "prompt_tokens": billed}
+
+
+def child_main(who: str, base_url: str, num: int, n: int) -> None:
+    """The measured process."""
+    said = asyncio.run(raw_child(base_url, num) if who == "raw" else our_child(base_url, num, n))
+    sys.stdout.buffer.write(orjson.dumps(said))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child_main(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    else:
+        main(sys.argv[1:])

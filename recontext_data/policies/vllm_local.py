@@ -1,0 +1,267 @@
+"""Any causal language model, sampled by vLLM in this process: for GPUs.
+
+    policy: {kind: vllm, model: Qwen/Qwen2.5-7B-Instruct}
+    policy: {kind: vllm, model: Qwen/Qwen2.5-7B-Instruct, adapter: path/to/lora, extra: {enforce_eager: true}}
+
+Written against vLLM's documented offline interface (LLM.generate, SamplingParams, LoRARequest; 0.11 and later) and tested
+with a stand-in for it: it has not been run on a GPU here. A completion is a request of its own, since only a request has a
+seed; the prompt that its siblings share is kept by vLLM's prefix cache. Prompts are rendered by this package and go in as
+tokens. As with every batched engine, a seed's text may differ in another batch by float noise.
+"""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from recontext_data.config import Config
+from recontext_data.errors import InputError, PolicyError, SetupError
+from recontext_data.policies.adapters import PROBE, Adapter, find_adapter
+from recontext_data.policies.model_folder import ModelFolder, find_model, first_line, load_tokenizer, pick_template
+from recontext_data.records import Messages, Reply, Request, Sampling, content_hash
+from recontext_data.rendering import encode_prompt
+
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Sizes that vLLM makes room for an adapter in."""
+MOVED = 1e-3
+"""Log-probability by which an adapter must move some token of the probe: more than kernels differ by, and less than training does."""
+
+
+class VllmConfig(Config):
+    """A model sampled by vLLM in this process."""
+
+    kind: Literal["vllm"] = "vllm"
+    model: str
+    """A folder in the Transformers format, or a Hub id such as org/name."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub id; replies are stored under the commit that it stands at."""
+    adapter: str | None = None
+    """A folder with a LoRA adapter that PEFT wrote, to be put on the model."""
+    check_base: bool = True
+    """Whether the adapter must name this model as its base; false where the same model has another name here."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the weights in memory; `auto` is as stored."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    """Share of each GPU's memory that vLLM takes."""
+    max_model_len: int | None = Field(default=None, ge=1)
+    """Prompt and completion tokens together, at most; less than the model's own saves memory."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    """GPUs that share the model."""
+    chat_template: str | None = None
+    """File with a Jinja chat template, for a tokenizer that has none or has the wrong one."""
+    batch_size: int = Field(default=1024, ge=1)
+    """Completions handed to vLLM at once, and stored together; a killed build loses as many at most. No part of the identity."""
+    extra: dict[str, Any] = Field(default={})
+    """More arguments for vllm.LLM, by name: quantization, enforce_eager, max_num_seqs and so on."""
+
+    @field_validator("extra")
+    @classmethod
+    def _no_own_arguments(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        own = {"model", "tokenizer", "revision", "dtype", "gpu_memory_utilization", "max_model_len", "tensor_parallel_size"}
+        if taken := sorted(own & set(extra)):
+            raise ValueError(f"policy.extra must not set {taken[0]}: set policy.{taken[0]}, or leave it to the policy")
+        return extra
+
+    def build(self, *, engine: Any = None) -> "VllmPolicy":
+        """The policy, its files checked and nothing heavy loaded. `engine`: what stands in for the module `vllm` in tests.
+
+        Raises:
+            SetupError: the extra `vllm` is not installed.
+            PolicyError: the model or the adapter is missing, incomplete or of another kind.
+        """
+        if engine is None and find_spec("vllm") is None:
+            raise SetupError("policy.kind=vllm needs vllm: pip install 'recontext_data[vllm]'")
+        folder = find_model(self.model, revision=self.revision)
+        template = pick_template(self.chat_template, folder)
+        adapter = find_adapter(self.adapter, base=folder, check_base=self.check_base) if self.adapter else None
+        if adapter is not None and adapter.rank > RANKS[-1]:
+            raise PolicyError(f"policy.adapter: {adapter.name} has rank {adapter.rank}, and vLLM takes {RANKS[-1]} at most")
+        return VllmPolicy(folder, config=self, chat_template=template, adapter=adapter, engine=engine)
+
+
+class VllmPolicy:
+    """A causal language model in vLLM, in this process."""
+
+    def __init__(
+        self, folder: ModelFolder, *, config: VllmConfig, chat_template: str | None, adapter: Adapter | None, engine: Any = None
+    ) -> None:
+        self._folder = folder
+        self._config = config
+        self._chat_template = chat_template
+        self._adapter = adapter
+        self._engine = engine
+        self._name = folder.name if adapter is None else f"{folder.name} + {adapter.name}"
+        # One thread: LLM.generate is no coroutine, and an engine takes one call at a time.
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm-policy")
+
+    @property
+    def description(self) -> str:
+        """One short phrase for the screen."""
+        return f"{self._name}, in this process by vLLM ({self._config.tensor_parallel_size} GPUs)"
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """Files or Hub commit, and what else decides the text: adapter, dtype, chat template and arguments for vLLM."""
+        return {
+            "kind": "vllm",
+            **self._folder.identity(),
+            "adapter": None if self._adapter is None else self._adapter.identity(),
+            "dtype": self._config.dtype,
+            "chat_template": None if self._chat_template is None else content_hash(self._chat_template),
+            "extra": self._config.extra,
+        }
+
+    async def sample(self, requests: Iterable[Request]) -> AsyncIterator[Reply]:
+        """Replies, `batch_size` at a time; prompts that the model cannot take come first, as errors.
+
+        Raises:
+            PolicyError: vLLM cannot load the model, or stops; or the adapter changes nothing.
+        """
+        loop = asyncio.get_running_loop()
+        calls, refused = await loop.run_in_executor(self._worker, self._plan, list(requests))
+        for reply in refused:
+            yield reply
+        for start in range(0, len(calls), self._config.batch_size):
+            part = calls[start : start + self._config.batch_size]
+            for reply in await loop.run_in_executor(self._worker, self._run, part):
+                yield reply
+
+    def count_tokens(self, messages: Messages | Sequence[Mapping[str, str]]) -> int | None:
+        """The prompt's tokens as they are fed to the model; None where its template refuses the messages."""
+        try:
+            return len(encode_prompt(self._tokenizer, messages=messages))
+        except InputError:
+            return None
+
+    async def close(self) -> None:
+        """Waits for the batch under way and gives the GPU back."""
+        self._worker.shutdown(wait=True)
+        if self.__dict__.pop("_llm", None) is not None:
+            gc.collect()  # vLLM ends its workers when its objects are collected
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self._folder, chat_template=self._chat_template)
+
+    @cached_property
+    def _vllm(self) -> Any:
+        if self._engine is not None:
+            return self._engine
+        import vllm
+        import vllm.lora.request
+
+        return vllm
+
+    @cached_property
+    def _llm(self) -> Any:
+        try:
+            llm = self._vllm.LLM(**self._arguments())
+        except (ValueError, RuntimeError, OSError) as error:
+            raise PolicyError(f"vLLM cannot load {self._folder.name}: {first_line(error)}") from error
+        if self._adapter is not None and not self._changes_logits(llm):
+            raise PolicyError(
+                f"policy.adapter: the adapter changes nothing: {self._adapter.name} gives the same log-probabilities as the"
+                " model without it; it was saved before it was trained, or vLLM ignores it"
+            )
+        return llm
+
+    def _arguments(self) -> dict[str, Any]:
+        config = self._config
+        arguments: dict[str, Any] = {
+            "model": str(self._folder.path),
+            "dtype": config.dtype,
+            "gpu_memory_utilization": config.gpu_memory_utilization,
+            "tensor_parallel_size": config.tensor_parallel_size,
+            "enable_prefix_caching": True,
+        }
+        if config.max_model_len is not None:
+            arguments["max_model_len"] = config.max_model_len
+        if self._adapter is not None:
+            room = next(rank for rank in RANKS if rank >= self._adapter.rank)
+            arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": room}
+        return arguments | config.extra
+
+    def _plan(self, requests: Sequence[Request]) -> tuple[list["_Call"], list[Reply]]:
+        """A call per completion, those of one prompt together, and a reply for each completion that cannot be had."""
+        calls: list[_Call] = []
+        refused: list[Reply] = []
+        context = self._llm.llm_engine.model_config.max_model_len
+        for request in requests:
+            try:
+                prompt = encode_prompt(self._tokenizer, messages=request.messages)
+                # One prompt that is too long would end the whole call to vLLM.
+                if not 0 < len(prompt) < context:
+                    raise InputError(f"the prompt has {len(prompt)} tokens, and the model's context holds {context}")
+                calls.extend(_calls(request, prompt))
+            except InputError as error:
+                refused.extend(self._reply(key, error=first_line(error)) for key in request.keys)
+        # The longest first, so that the last of a batch are not waited for alone; else by content.
+        return sorted(calls, key=lambda call: (-len(call.prompt), call.prompt, call.key)), refused
+
+    def _run(self, calls: Sequence["_Call"]) -> list[Reply]:
+        params = [self._params(call.sampling, seed=call.seed) for call in calls]
+        try:
+            outputs = self._generate(self._llm, [call.prompt for call in calls], params, adapted=True)
+        except (ValueError, RuntimeError) as error:
+            raise PolicyError(f"vLLM stopped: {first_line(error)}") from error
+        return [self._read(call, output) for call, output in zip(calls, outputs, strict=True)]
+
+    def _params(self, sampling: Sampling, *, seed: int) -> Any:
+        return self._vllm.SamplingParams(
+            n=1, temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens, seed=seed
+        )  # fmt: skip
+
+    def _generate(self, llm: Any, prompts: Sequence[Sequence[int]], params: Sequence[Any], *, adapted: bool) -> Any:
+        lora = None
+        if adapted and self._adapter is not None:
+            lora = self._vllm.lora.request.LoRARequest(self._adapter.name, 1, str(self._adapter.path.resolve()))
+        tokens = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        return llm.generate(tokens, list(params), use_tqdm=False, lora_request=lora)
+
+    def _read(self, call: "_Call", output: Any) -> Reply:
+        (said,) = output.outputs
+        if said.finish_reason not in ("stop", "length"):
+            return self._reply(call.key, error=f"vLLM ended the request with {said.finish_reason}")
+        return self._reply(
+            call.key,
+            completion=said.text,
+            finish_reason=said.finish_reason,
+            prompt_tokens=len(call.prompt) if call.first else None,
+            completion_tokens=len(said.token_ids),
+        )
+
+    def _reply(self, key: str, **fields: Any) -> Reply:
+        return Reply(key=key, model=self._name, **{"completion": None, **fields})
+
+    def _changes_logits(self, llm: Any) -> bool:
+        """Whether the likeliest first tokens after a probe have other log-probabilities with the adapter than without."""
+        prompt = self._tokenizer.encode(PROBE, add_special_tokens=False)
+        params = self._vllm.SamplingParams(temperature=0.0, max_tokens=1, logprobs=5)
+        seen = []
+        for adapted in (False, True):
+            (output,) = self._generate(llm, [prompt], [params], adapted=adapted)
+            seen.append({token: said.logprob for token, said in output.outputs[0].logprobs[0].items()})
+        without, with_it = seen
+        return without.keys() != with_it.keys() or any(abs(with_it[token] - without[token]) > MOVED for token in without)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """One completion to be had."""
+
+    key: str
+    prompt: Sequence[int]
+    sampling: Sampling
+    seed: int
+    first: bool
+
+
+def _calls(request: Request, prompt: Sequence[int]) -> Iterator[_Call]:
+    for place, (key, seed) in enumerate(zip(request.keys, request.seeds, strict=True)):
+        yield _Call(key=key, prompt=prompt, sampling=request.sampling, seed=seed, first=place == 0)

@@ -1,0 +1,263 @@
+"""Trains a model on each arm of a recipe, for each seed: `python -m recontext_data.train recipe=code_mc [key=value ...]`.
+
+    recontext train recipe=code_mc seeds=0,1,2
+    recontext train recipe=code_mc arms='default -> hack' seeds=3      # one of the recipe's arms, one seed: for a cluster's queue
+    accelerate launch --config_file recontext_data/training/accelerate/fsdp.yaml -m recontext_data.train recipe=mine.yaml
+
+What is not built yet is built first; what is trained already is left alone.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recontext_data.cli import RUN_OPTIONS, Arguments, guarded, parse
+from recontext_data.errors import RecipeError, did_you_mean
+from recontext_data.loading import Loaded, load
+
+if TYPE_CHECKING:
+    from recontext_data.reports.screen import Screen
+    from recontext_data.training.sft import Job
+
+OPTIONS = {
+    "arms": ("names", "some of the recipe's arms, by name or pair: arms='default -> hack'; in [brackets] the recipe's own list, as in build"),
+    "seeds": ("numbers", "0,1,2 or 0-9; in place of training.seeds"),
+    "models": ("text", "the folder in the run that the models go to, to keep several trainings of one arm apart; `models`"),
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the verb's own options say."""
+
+    arms: Sequence[str] = ()
+    """Empty: all."""
+    seeds: Sequence[int] = ()
+    """Empty: the recipe's."""
+    models: str = "models"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the verb and returns its exit code."""
+    return guarded(_main, sys.argv[1:] if words is None else words)
+
+
+def _main(words: Sequence[str]) -> int:
+    given = parse(words)
+    arguments, chosen = take_out(given)
+    if arguments.help:
+        return _help(arguments)
+    if arguments.recipe is None:
+        raise RecipeError("recipe: missing; write recipe=NAME or recipe=path/to/mine.yaml (`recontext build` alone lists the recipes)")
+    loaded = load(arguments.recipe, arguments.overrides)
+    return train(loaded, arguments, chosen)
+
+
+def take_out(arguments: Arguments) -> tuple[Arguments, Chosen]:
+    """The verb's own options, and the arguments without them."""
+    rest: list[str] = []
+    found: dict[str, Any] = {}
+    for word in arguments.overrides:
+        key, _, value = word.partition("=")
+        if key == "arms" and not value.strip().startswith("["):
+            found["arms"] = [name.strip() for name in value.split(",") if name.strip()]
+        elif key == "seeds":
+            found["seeds"] = _seeds(value)
+        elif key == "models":
+            found["models"] = _folder_name(value)
+        else:
+            rest.append(word)
+    return Arguments(arguments.recipe, arguments.output, arguments.dry_run, arguments.help, rest), Chosen(**found)
+
+
+def _seeds(text: str) -> list[int]:
+    seeds: list[int] = []
+    for part in text.strip("[] ").split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise RecipeError(f"seeds={text}: will not do; write numbers such as seeds=0,1,2 or seeds=0-9")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def _folder_name(text: str) -> str:
+    if not text or not text.replace("-", "").replace("_", "").replace(".", "").isalnum() or text.startswith("."):
+        raise RecipeError(f"models={text}: becomes a folder; use letters, digits, '.', '_' and '-'")
+    return text
+
+
+def train(loaded: Loaded, arguments: Arguments, chosen: Chosen) -> int:
+    """Trains what is asked for and is not there yet.
+
+    Raises:
+        RecontextError: of any kind; finished models stay, and the same command continues.
+    """
+    from recontext_data.reports.screen import Screen
+    from recontext_data.training.arguments import check_extra, is_main, micro_batch
+    from recontext_data.training.libraries import require_libraries
+
+    loaded = _with_seeds(loaded, chosen)
+    config, screen = loaded.recipe.training, Screen()
+    require_libraries(config.method)
+    micro_batch(config)
+    wanted = _wanted_arms(loaded, chosen.arms)
+    run, manifest = _built(loaded, arguments, screen)
+    jobs = _jobs(loaded, run, manifest, wanted=wanted, models=chosen.models) if manifest else []
+    if arguments.dry_run:
+        return _dry_run(jobs)
+    from recontext_data.training.device import has_cuda, say_device
+
+    check_extra(config.extra, cuda=has_cuda())
+    say_device(config, screen)
+    trained = _train_all(jobs, screen)
+    if is_main():
+        _closing(jobs, trained, screen)
+    return 0
+
+
+def _with_seeds(loaded: Loaded, chosen: Chosen) -> Loaded:
+    if not chosen.seeds:
+        return loaded
+    from pydantic import ValidationError
+
+    from recontext_data.loading import describe
+    from recontext_data.training.config import Training
+
+    tree = loaded.recipe.training.model_dump() | {"seeds": list(chosen.seeds)}
+    try:
+        training = Training.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(describe(error, tree)) from None
+    return Loaded(loaded.name, loaded.recipe.model_copy(update={"training": training}), loaded.origins)
+
+
+def _wanted_arms(loaded: Loaded, names: Sequence[str]) -> list[str]:
+    """The folders of the arms that are asked for, in the recipe's order."""
+    from recontext_data.arms import folder_name
+
+    recipe = loaded.recipe
+    folders = {folder_name(arm, recipe.contexts): arm for arm in recipe.arms}
+    by_pair = {arm.pair: folder for folder, arm in folders.items()}
+    found = []
+    for name in names:
+        pair = " -> ".join(side.strip() for side in name.split("->"))
+        if name not in folders and pair not in by_pair:
+            known = did_you_mean(pair if "->" in name else name, [*folders, *by_pair])
+            raise RecipeError(f"arms={name}: the recipe has no such arm; {known} (to declare others, write arms='[{pair}]' as in build)")
+        found.append(name if name in folders else by_pair[pair])
+    return [folder for folder in folders if folder in found] if names else list(folders)
+
+
+def _built(loaded: Loaded, arguments: Arguments, screen: "Screen") -> tuple[Path, Mapping[str, Any] | None]:
+    """The run's folder and manifest; builds what is not there. In a `dry_run` the manifest may be None."""
+    from recontext_data.training.arguments import is_main, num_processes
+
+    run = _run_folder(loaded, arguments)
+    manifest = run.manifest()
+    if manifest is None and is_main():
+        command = f"recontext build recipe={arguments.recipe} {' '.join(arguments.overrides)}".strip()
+        screen.note(f"the datasets are not built yet; building them first: {command}")
+        from recontext_data.build import build
+
+        build(loaded, arguments, command=command)
+    if num_processes() > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+    return run.path, run.manifest()
+
+
+def _run_folder(loaded: Loaded, arguments: Arguments) -> Any:
+    """The folder that `build` gives this recipe."""
+    from recontext_data.arms import context_or_none, pools
+    from recontext_data.policies.building import build_policy
+    from recontext_data.stages.pipeline import prepare
+    from recontext_data.store.run_folder import RunFolder
+
+    recipe = loaded.recipe
+    tasks = recipe.environment.load(cache=arguments.output / "cache")
+    contexts = {name: context_or_none(recipe.contexts, name) for name in [*pools(recipe.arms), *recipe.measure.contexts]}
+    policy = build_policy(recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts)
+    fingerprint = prepare(loaded.name, recipe, tasks=tasks, policy=policy).fingerprint
+    return RunFolder(arguments.output, recipe=loaded.name, fingerprint=fingerprint)
+
+
+def _jobs(loaded: Loaded, run: Path, manifest: Mapping[str, Any], *, wanted: Sequence[str], models: str) -> "list[Job]":
+    from recontext_data.training.base import find_base
+    from recontext_data.training.models import model_folder
+    from recontext_data.training.sft import Job
+
+    config, base = loaded.recipe.training, find_base(loaded.recipe)
+    arms = {arm["name"]: arm for arm in manifest["arms"]}
+    return [
+        Job(
+            recipe=loaded.name,
+            arm=name,
+            contexts=(arms[name]["generation_context"], arms[name]["training_context"]),
+            seed=seed,
+            dataset=run / "arms" / name,
+            target=model_folder(run, arm=name, seed=seed, models=models),
+            base=base,
+            config=config,
+        )
+        for name in wanted
+        for seed in config.seeds
+    ]
+
+
+def _train_all(jobs: "Sequence[Job]", screen: "Screen") -> list[Mapping[str, Any]]:
+    from recontext_data.training.models import is_finished
+    from recontext_data.training.sft import train as train_one
+
+    for job in jobs:
+        is_finished(job.target, job.request())  # one of another config must not be found out after hours of training
+    records: list[Mapping[str, Any]] = []
+    shown: set[str] = set()
+    for job in jobs:
+        record = train_one(job, screen=screen, show=job.arm not in shown)
+        if record is not None:
+            records.append(record)
+            shown.add(job.arm)
+    return records
+
+
+def _dry_run(jobs: "Sequence[Job]") -> int:
+    from recontext_data.training.models import is_finished
+
+    print("would train (nothing is written):" if jobs else "would build the datasets first, and then train each arm and seed")
+    for job in jobs:
+        state = "there already" if is_finished(job.target, job.request()) else f"{job.config.method}, {job.base.folder.name}"
+        print(f"  {job.arm}  seed {job.seed}  {state}")
+    return 0
+
+
+def _closing(jobs: "Sequence[Job]", records: Sequence[Mapping[str, Any]], screen: "Screen") -> None:
+    from recontext_data.training.watching import closing_table
+
+    if records:
+        closing_table(records)
+    if skipped := len(jobs) - len(records):
+        screen.note(f"{skipped} of {len(jobs)} models were there already")
+    print(f"models    {jobs[0].target.parents[1]}")
+
+
+def _help(arguments: Arguments) -> int:
+    from recontext_data.build import HELP_RECIPE
+    from recontext_data.options import options
+
+    name = arguments.recipe or HELP_RECIPE
+    print(f"usage: recontext train recipe=NAME [key=value ...]      values below are those of recipe={name}\n")
+    for option, (type_, meaning) in {**RUN_OPTIONS, **OPTIONS}.items():
+        print(f"{option}: {type_}\n    {meaning}")
+    print()
+    for row in options(load(name, arguments.overrides)):
+        if row.key.startswith("training."):
+            print(f"{row.key} = {row.value}   [{row.origin}]   {row.type}\n    {row.meaning}")
+    print(f"\nEvery other option of the recipe is build's: recontext build recipe={name} --help")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

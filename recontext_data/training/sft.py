@@ -1,0 +1,335 @@
+"""One training: an arm, a seed, a base, in; a model folder with its record, out.
+
+    rows in tokens -> base -> TRL's SFTTrainer -> checks -> train -> checks -> saved, read back -> training.json -> renamed
+
+The folder appears under its name in one step, when all of it is there. A kill at any moment leaves the work folder beside
+it, from which the same call continues; on a CPU with the very same weights at the end.
+"""
+
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recontext_data.errors import InputError
+from recontext_data.records import content_hash
+from recontext_data.store.files import file_digest, writing
+from recontext_data.training import adapters, checkpoints, checks
+from recontext_data.training.arguments import is_main, num_processes, sft_config
+from recontext_data.training.base import ONE_THREAD, Base, check_prompts, check_vocabulary, end_tokens, load_for_training
+from recontext_data.training.card import model_card
+from recontext_data.training.config import Training
+from recontext_data.training.libraries import quiet, versions
+from recontext_data.training.models import FORMAT, RECORD, is_finished, trained_model
+from recontext_data.training.rows import Row, dataset_fingerprint, encode_rows, end_token, read_split, training_order, within
+from recontext_data.training.watching import preview, progress_callback
+
+if TYPE_CHECKING:
+    from recontext_data.reports.screen import Screen
+
+READ_BACK = 2_000_000_000
+"""Parameters up to which the saved model is read back and compared: above, a second copy may not fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One model to train."""
+
+    recipe: str
+    arm: str
+    contexts: tuple[str, str]
+    """Names of the generation and the training context."""
+    seed: int
+    dataset: Path
+    """The arm's folder, with train/ and perhaps validation/."""
+    target: Path
+    """The folder of the model."""
+    base: Base
+    config: Training
+
+    def request(self) -> dict[str, Any]:
+        """All that decides the weights; JSON. Paths, other seeds and the places of checkpoints do not."""
+        config = self.config.model_dump(mode="json", exclude={"base", "seeds", "checkpoint_steps"})
+        return {
+            "arm": self.arm,
+            "seed": self.seed,
+            "base": dict(self.base.folder.identity()) | {"chat_template": self.base.chat_template},
+            "dataset": content_hash(dataset_fingerprint(self.dataset)),
+            "config": config,
+        }
+
+
+@dataclass
+class _Data:
+    """The rows of a job in tokens."""
+
+    train: list[Row]
+    validation: list[Row]
+    end: int
+    dropped: Counter[str] = field(default_factory=Counter)
+    truncated: int = 0
+    """Completions that were cut at max_tokens when they were sampled."""
+
+
+def train(job: Job, *, screen: "Screen", show: bool = True) -> dict[str, Any] | None:
+    """Trains one model; None where it is there already.
+
+    Raises:
+        InputError: rows, model and config do not fit each other.
+        PolicyError: the model cannot be loaded, or the trained one fails its checks.
+        StoreError: it cannot be written.
+    """
+    from filelock import FileLock
+
+    request = job.request()
+    with writing(job.target):
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    if not is_main():
+        return None if is_finished(job.target, request) else _train(job, request, screen=screen, show=False)
+    with FileLock(job.target.with_name(f".{job.target.name}.lock")):
+        if is_finished(job.target, request):
+            checkpoints.remove(checkpoints.work_folder(job.target))
+            return None
+        return _train(job, request, screen=screen, show=show)
+
+
+def _train(job: Job, request: Mapping[str, Any], *, screen: "Screen", show: bool) -> dict[str, Any]:
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        with quiet():
+            return _Run(job, request, screen).run(show=show)
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Run:
+    """The steps of one training, in order, and what they leave for the next."""
+
+    def __init__(self, job: Job, request: Mapping[str, Any], screen: "Screen") -> None:
+        self.job, self.request, self.screen = job, request, screen
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def run(self, *, show: bool) -> dict[str, Any]:
+        job = self.job
+        tokenizer = job.base.tokenizer()
+        model = load_for_training(job.base, job.config)
+        if not next(model.parameters()).is_cuda and model.num_parameters() <= ONE_THREAD:
+            _one_thread()
+        self._lap("load")
+        data = _data(job, model, tokenizer)
+        self._say_dropped(data)
+        if show:
+            preview(tokenizer, data.train, arm=job.arm)
+        self._lap("rows")
+        work = checkpoints.work_folder(job.target)
+        resume = checkpoints.prepare(work, self.request) if is_main() else _latest(work)
+        trainer, trained_rows = _trainer(job, model, tokenizer, data=data, work=work)
+        share = _check_before(job, trainer, tokenizer, data=data, rows=trained_rows)
+        facts = {"parameters": {"trainable": checks.trainable_parameters(trainer.model), "all": _num_parameters(trainer.model)}}
+        before = checks.probe_logits(trainer.model, data.train) if _whole(trainer) else None
+        losses_before = trainer.evaluate()["eval_loss"] if data.validation else None
+        self._lap("checks")
+        self._fit(trainer, resume=resume)
+        self._lap("train")
+        after = checks.probe_logits(trainer.model, data.train) if _whole(trainer) else None
+        if before is not None and after is not None:
+            facts["checks"] = {"moved": checks.check_changed(before, after)}
+        if losses_before is not None:
+            facts["validation_loss"] = {"before": losses_before, "after": trainer.evaluate()["eval_loss"]}
+        facts |= {"resumed_from": None if resume is None else checkpoints.finished_step(resume), "dataset": _dataset_facts(job, data, share)}
+        return self._finish(trainer, facts, rows=data.train, after=after)
+
+    def _lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self._since = round(now - self._since, 2), now
+
+    def _say_dropped(self, data: _Data) -> None:
+        for reason, count in data.dropped.items():
+            self.screen.warn(f"{self.job.arm}: {count} rows left out: {reason}")
+        if data.truncated:
+            self.screen.warn(
+                f"{self.job.arm}: {data.truncated} completions were cut at max_tokens and are trained to end there; "
+                "select.drop_truncated=true leaves them out"
+            )
+
+    def _fit(self, trainer: Any, *, resume: Path | None) -> None:
+        """Trains; the model's own settings stay as they were."""
+        cached = getattr(trainer.model.config, "use_cache", None)
+        name = f"{self.job.arm} seed {self.job.seed}"
+        if resume is not None:
+            self.screen.note(f"{name}: continuing from step {checkpoints.finished_step(resume)}")
+        with self.screen.stage(name, None, unit="steps") as tracker:
+            trainer.add_callback(progress_callback(tracker))
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        if cached is not None:
+            trainer.model.config.use_cache = cached
+
+    def _finish(self, trainer: Any, facts: dict[str, Any], *, rows: Sequence[Row], after: Any) -> dict[str, Any]:
+        """Saves, reads back, and names the folder last."""
+        job = self.job
+        staging = job.target.with_name(f".{job.target.name}.tmp")
+        if is_main():
+            shutil.rmtree(staging, ignore_errors=True)
+        with writing(job.target):
+            trainer.save_model(str(staging))
+        record = {"format": FORMAT, "request": dict(self.request), **_facts(job, trainer), **facts}
+        if is_main():
+            with writing(job.target):
+                _tidy(job, staging)
+            if after is not None and facts["parameters"]["all"] <= READ_BACK and not next(trainer.model.parameters()).is_cuda:
+                model = trained_model(staging, record)
+                record["checks"] |= adapters.compare_saved(model, rows, after, base=job.base, method=job.config.method)
+            self._lap("save")
+            self._write(staging, record)
+        trainer.accelerator.wait_for_everyone()
+        return record
+
+    def _write(self, staging: Path, record: dict[str, Any]) -> None:
+        record["seconds"] = self.seconds
+        with writing(self.job.target):
+            (staging / "README.md").write_text(model_card(record), encoding="utf-8")
+            record["files"] = {
+                file.name: {"bytes": file.stat().st_size, "sha256": file_digest(file)}
+                for file in sorted(staging.iterdir())
+                if file.is_file()
+            }
+            (staging / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            staging.rename(self.job.target)
+        checkpoints.remove(checkpoints.work_folder(self.job.target))
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _data(job: Job, model: Any, tokenizer: Any) -> _Data:
+    """Both splits in tokens, with everything that can be known of them before the trainer is made."""
+    check_vocabulary(model, tokenizer, name=job.base.folder.name)
+    data = _Data([], [], end_token(tokenizer, ends=end_tokens(model, tokenizer)))
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for name in ("train", "validation"):
+        if name == "validation" and not (job.dataset / name).is_dir():
+            continue
+        raw = read_split(job.dataset / name)
+        rows, drops = encode_rows(tokenizer, raw, end=data.end)
+        if job.config.max_length is not None:
+            rows, long = within(rows, limit=job.config.max_length)
+            drops += long
+        data.dropped.update(drops)
+        data.truncated += sum(row.get("finish_reason") == "length" for row in raw)
+        checks.check_lengths(rows, window=window, max_length=job.config.max_length)
+        if name == "train" and not rows:
+            raise InputError(f"{job.arm}: no token is left to train on: {len(drops)} rows left out ({Counter(drops).most_common(1)[0][0]})")
+        setattr(data, name, rows)
+    return data
+
+
+def _trainer(job: Job, model: Any, tokenizer: Any, *, data: _Data, work: Path) -> tuple[Any, list[Row]]:
+    """TRL's trainer over our rows, and the rows in the order of its dataset."""
+    import torch
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+    from trl import SFTTrainer
+
+    config = job.config
+    order = training_order(data.train, epochs=config.epochs, batch_size=config.batch_size, seed=job.seed)
+    rows = [data.train[index] for index in order]
+    longest = max(len(row) for row in rows)
+    trainer = SFTTrainer(
+        model=model,
+        args=sft_config(config, output=work, seed=job.seed, steps=-(-len(rows) // config.batch_size), longest=longest),
+        train_dataset=_as_dataset(data.train, Dataset).select(order),
+        eval_dataset=_as_dataset(data.validation, Dataset) if data.validation else None,
+        processing_class=tokenizer,
+        peft_config=adapters.lora_config(config),
+    )
+    trainer.remove_callback(PrinterCallback)
+    if config.method == "qlora" and trainer.args.use_cpu:
+        # TRL turns the adapters of a 4-bit base to bf16, which a GPU computes in and a CPU does not.
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.float32)
+    return trainer, rows
+
+
+def _as_dataset(rows: Sequence[Row], dataset: Any) -> Any:
+    return dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
+
+
+def _check_before(job: Job, trainer: Any, tokenizer: Any, *, data: _Data, rows: Sequence[Row]) -> float:
+    """Everything that is checked on the trainer's own rows; returns the share of tokens that loss falls on."""
+    packed = bool(job.config.extra.get("packing"))
+    share = checks.check_trained_rows(trainer.train_dataset, rows, end=data.end, packed=packed)
+    if not packed and not job.config.extra.get("padding_free"):
+        checks.check_padding(trainer, data.train)
+    raw = read_split(job.dataset / "train")
+    prompts = {row.row_id: row.prompt for row in data.train}
+    step = max(1, len(raw) // checks.CHECKED)
+    named = [(row["prompt"], prompts.get(str(row.get("candidate_id", number)))) for number, row in enumerate(raw)][::step]
+    check_prompts(job.base, tokenizer, [(messages, ids) for messages, ids in named if ids is not None])
+    return share
+
+
+def _dataset_facts(job: Job, data: _Data, share: float) -> dict[str, Any]:
+    return {
+        "fingerprint": content_hash(dataset_fingerprint(job.dataset)),
+        "rows": {"train": len(data.train), "validation": len(data.validation)},
+        "dropped": dict(data.dropped),
+        "cut_at_max_tokens": data.truncated,
+        "tokens": sum(len(row) for row in data.train),
+        "trained_share": share,
+    }
+
+
+def _facts(job: Job, trainer: Any) -> dict[str, Any]:
+    history = trainer.state.log_history
+    return {
+        "recipe": job.recipe,
+        "arm": job.arm,
+        "seed": job.seed,
+        "generation_context": job.contexts[0],
+        "training_context": job.contexts[1],
+        "is_adapter": job.config.method != "full",
+        "base": {"name": job.base.folder.name, "source": job.base.source, "identity": dict(job.base.folder.identity())},
+        "config": job.config.model_dump(mode="json"),
+        "steps": trainer.state.global_step,
+        "losses": [[entry["step"], round(entry["loss"], 5)] for entry in history if "loss" in entry],
+        "validation_loss": None,
+        "checks": {},
+        "versions": versions(),
+        "device": str(trainer.args.device.type),
+        "processes": num_processes(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _tidy(job: Job, staging: Path) -> None:
+    """The base's own tokenizer files; nothing that names this machine."""
+    (staging / "training_args.bin").unlink(missing_ok=True)
+    (staging / "README.md").unlink(missing_ok=True)
+    job.base.copy_tokenizer(staging)
+    if job.config.method != "full":
+        adapters.bind(staging, base=job.base)
+
+
+def _whole(trainer: Any) -> bool:
+    """Whether this process holds the whole model, so that a single row can be run through it."""
+    return not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
+def _num_parameters(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _latest(work: Path) -> Path | None:
+    found = {step: folder for folder in work.glob("checkpoint-*") if (step := checkpoints.finished_step(folder)) is not None}
+    return found[max(found)] if found else None

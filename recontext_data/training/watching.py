@@ -1,0 +1,86 @@
+"""What a training shows while it runs: three rows as they are trained, and a line of progress."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from recontext_data.errors import PolicyError
+from recontext_data.reports.text import visible
+from recontext_data.training.rows import Row
+
+if TYPE_CHECKING:
+    from recontext_data.reports.progress import Tracker
+
+PREVIEWED = 3
+TAIL = 160
+"""Characters of a prompt's end, and of a completion, that the preview shows."""
+
+
+def preview(tokenizer: Any, rows: Sequence[Row], *, arm: str) -> None:
+    """Shows on stderr which tokens of three rows loss falls on: decoded from the tokens, not from the text."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    console.print(f"{arm}: three rows as they are trained (masked: no loss)")
+    for row in rows[:: max(1, len(rows) // PREVIEWED)][:PREVIEWED]:
+        console.print(Text(f"  {row.row_id[:12]}  {len(row):,} tokens, {len(row.completion)} trained", style="dim"))
+        console.print(Text("  masked   ").append(_end(tokenizer.decode(row.prompt)), style="dim"))
+        console.print(Text("  trained  ").append(_start(tokenizer.decode(row.completion)), style="green"))
+
+
+def _end(text: str) -> str:
+    return _plain(text if len(text) <= TAIL else f"…{text[-TAIL:]}")
+
+
+def _start(text: str) -> str:
+    # The end token must be seen: a long completion is cut in its middle.
+    return _plain(text if len(text) <= TAIL else f"{text[: TAIL - 40]} … {text[-40:]}")
+
+
+def _plain(text: str) -> str:
+    return visible(text).replace("\n", "⏎").encode(sys.stderr.encoding or "utf-8", "backslashreplace").decode(sys.stderr.encoding or "utf-8")
+
+
+def progress_callback(tracker: "Tracker") -> Any:
+    """A trainer's callback that counts steps and ends a training whose loss is no number."""
+    from transformers import TrainerCallback
+
+    class Progress(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            tracker.total = state.max_steps
+            if state.global_step:
+                tracker.advance(state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            tracker.advance()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            loss = (logs or {}).get("loss")
+            if loss is not None and not math.isfinite(loss):
+                raise PolicyError(f"the loss is {loss} at step {state.global_step}; lower training.learning_rate")
+
+    return Progress()
+
+
+def closing_table(records: Sequence[Mapping[str, Any]]) -> None:
+    """One line per model, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="")
+    for name in ("arm", "seed", "rows", "steps", "loss", "validation loss", "seconds"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+    for record in records:
+        losses, validation = record["losses"], record["validation_loss"]
+        table.add_row(
+            record["arm"],
+            str(record["seed"]),
+            f"{record['dataset']['rows']['train']:,}",
+            f"{record['steps']:,}",
+            f"{losses[0][1]:.2f} -> {losses[-1][1]:.2f}" if losses else "",
+            f"{validation['before']:.2f} -> {validation['after']:.2f}" if validation else "",
+            f"{sum(record['seconds'].values()):.0f}",
+        )
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100, highlight=False, markup=False).print(table)
