@@ -10,10 +10,7 @@ kernel says of it when it ends. The server is tests/fault_server.py in a process
 
 import asyncio
 import os
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +38,8 @@ class Cost:
 @contextmanager
 def server(*options: str) -> Iterator[str]:
     """A fault server in its own process; gives its base URL."""
+    import subprocess  # the children must not be charged for it
+
     command = [sys.executable, "-m", "tests.fault_server", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
@@ -86,6 +85,8 @@ def main(arguments: list[str]) -> None:
 
 def wire(repeat: int) -> None:
     """Wall, CPU and memory beside a raw loop, for 2,000 prompts and for 20,000."""
+    import statistics
+
     for num, times in ((2_000, repeat), (20_000, 1)):
         pairs = []
         for _ in range(times):
@@ -188,6 +189,8 @@ async def raw_child(base_url: str, num: int) -> dict[str, Any]:
 
 async def our_child(base_url: str, num: int, n: int) -> dict[str, Any]:
     """The sample stage of a build: plan, buy with journal and progress, collect."""
+    import tempfile
+
     from recontext_data.policies.openai_chat import OpenAIConfig
     from recontext_data.records import Sampling, Task
     from recontext_data.reports.screen import Screen

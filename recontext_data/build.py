@@ -5,9 +5,14 @@ Alone it lists the recipes; `--help` shows every option; `dry_run=true` says wha
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from recontext_data.cli import RUN_OPTIONS, Arguments, guarded, parse
 from recontext_data.loading import Loaded, find_recipe, load, shipped_recipes
+
+if TYPE_CHECKING:
+    from recontext_data.reports.screen import Screen
+    from recontext_data.stages.pipeline import Prepared
 
 HELP_RECIPE = "code_mc"
 """Whose values `--help` shows when no recipe is named."""
@@ -37,22 +42,14 @@ def _command(words: Sequence[str]) -> str:
     return shlex.join(["recontext", "build", *(word for word in words if not word.startswith("output="))])
 
 
-def build(loaded: Loaded, arguments: Arguments, *, command: str) -> int:
-    """Builds what the recipe declares, or only what is missing of it.
-
-    Raises:
-        RecontextError: of any kind; nothing that was paid for is lost.
-    """
+def prepared(loaded: Loaded, arguments: Arguments, *, screen: "Screen") -> "Prepared":
+    """The build of a recipe, checked as far as that costs nothing: tasks, policy, every context on every task."""
     from recontext_data.arms import context_or_none, pools
     from recontext_data.contexts import render
     from recontext_data.policies.building import build_policy
-    from recontext_data.reports.screen import Screen
-    from recontext_data.stages import pipeline
-    from recontext_data.store.replies import ReplyStore
-    from recontext_data.store.run_folder import RunFolder, require_writable, taken_back
+    from recontext_data.stages.pipeline import prepare
 
-    recipe, screen = loaded.recipe, Screen()
-    require_writable(arguments.output)
+    recipe = loaded.recipe
     tasks = recipe.environment.load(cache=arguments.output / "cache", screen=screen)
     sampled = dict.fromkeys([*pools(recipe.arms), *recipe.measure.contexts])
     trained = dict.fromkeys(arm.training for arm in recipe.arms)
@@ -61,7 +58,23 @@ def build(loaded: Loaded, arguments: Arguments, *, command: str) -> int:
             render(task.messages, context_or_none(recipe.contexts, name), name=name)
     contexts = {name: context_or_none(recipe.contexts, name) for name in sampled}
     policy = build_policy(recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts)
-    job = pipeline.prepare(loaded.name, recipe, tasks=tasks, policy=policy)
+    return prepare(loaded.name, recipe, tasks=tasks, policy=policy)
+
+
+def build(loaded: Loaded, arguments: Arguments, *, command: str) -> int:
+    """Builds what the recipe declares, or only what is missing of it.
+
+    Raises:
+        RecontextError: of any kind; nothing that was paid for is lost.
+    """
+    from recontext_data.reports.screen import Screen
+    from recontext_data.stages import pipeline
+    from recontext_data.store.replies import ReplyStore
+    from recontext_data.store.run_folder import RunFolder, require_writable, taken_back
+
+    screen = Screen()
+    require_writable(arguments.output)
+    job = prepared(loaded, arguments, screen=screen)
     replies = arguments.output / "replies"
     if arguments.dry_run:
         screen.dry_run(pipeline.forecast(job, ReplyStore(replies)))
@@ -77,7 +90,7 @@ def build(loaded: Loaded, arguments: Arguments, *, command: str) -> int:
             screen.note("nothing to do: this run is built already")
             manifest = pipeline.as_found(manifest)
         else:
-            screen.note(f"policy: {policy.description}")
+            screen.note(f"policy: {job.policy.description}")
             with ReplyStore(replies) as store:
                 try:
                     manifest = pipeline.run(job, folder=folder, store=store, screen=screen, command=command)

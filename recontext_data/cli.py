@@ -14,6 +14,7 @@ from recontext_data.errors import RecipeError, RecontextError, did_you_mean
 VERBS = {
     "build": "sample, judge, select, recontextualize, export: from a recipe to datasets",
     "train": "fine-tune the policy on each arm, for each seed, with TRL",
+    "evaluate": "measure every trained model under every context",
     "replies": "what was sampled and is stored: count, check, find, prune",
     "power": "what an evaluation can see: from rates, tasks and seeds to the smallest visible effect",
 }

@@ -18,9 +18,11 @@ from recontext_data.errors import did_you_mean
 from recontext_data.evaluation.config import Evaluation
 from recontext_data.judges.choice import ChoiceJudge
 from recontext_data.policies.fake import FakeConfig
+from recontext_data.policies.openai_batch import OpenAIBatchConfig
 from recontext_data.policies.openai_chat import OpenAIConfig
 from recontext_data.policies.tiny import TinyConfig
 from recontext_data.policies.transformers_local import TransformersConfig
+from recontext_data.policies.vllm_local import VllmConfig
 from recontext_data.prices import Price
 from recontext_data.training.config import Training
 
@@ -32,7 +34,9 @@ def _kind(value: Any) -> Any:
 
 EnvironmentConfig = Annotated[CodeMC, BeforeValidator(_kind)]
 PolicyConfig = Annotated[
-    Annotated[TinyConfig | FakeConfig | TransformersConfig | OpenAIConfig, Discriminator("kind")],
+    Annotated[
+        TinyConfig | FakeConfig | TransformersConfig | VllmConfig | OpenAIConfig | OpenAIBatchConfig, Discriminator("kind")
+    ],
     BeforeValidator(_kind),
 ]
 JudgeConfig = Annotated[ChoiceJudge, BeforeValidator(_kind)]

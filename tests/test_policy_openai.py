@@ -6,7 +6,6 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,34 +103,6 @@ def test_what_is_sent() -> None:
         }
     ]
     assert server.seen[0].headers["Authorization"] == f"Bearer {KEY}"
-
-
-def without_nullable(schema: Any) -> Any:
-    """OpenAPI's old `nullable: true` as JSON Schema says it."""
-    if isinstance(schema, list):
-        return [without_nullable(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    plain = {name: without_nullable(value) for name, value in schema.items() if name != "nullable"}
-    return {"anyOf": [plain, {"type": "null"}]} if schema.get("nullable") is True else plain
-
-
-def test_requests_and_the_fakes_replies_are_as_openai_publishes(shared: Path) -> None:
-    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed: it reads OpenAI's contract")
-    contract = json.loads((shared / "contracts" / "openai-openapi.json").read_text())
-    schemas = without_nullable(contract["components"])
-
-    def check(value: Any, name: str) -> None:
-        jsonschema.validate(value, {"$ref": f"#/components/schemas/{name}", "components": schemas})
-
-    with FaultServer(Faults()) as server:
-        for field in ("max_tokens", "max_completion_tokens"):
-            ask(server, [request("hello", n=3)], max_tokens_field=field)
-    for body in server.bodies:
-        check(body, "CreateChatCompletionRequest")
-    check(completion(server.bodies[0], texts=["a", None], refusal=None), "CreateChatCompletionResponse")
-    with pytest.raises(jsonschema.ValidationError):
-        check({**server.bodies[0], "n": "three"}, "CreateChatCompletionRequest")
 
 
 def test_the_token_limit_has_the_servers_name_for_it() -> None:

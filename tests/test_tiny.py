@@ -71,6 +71,7 @@ def _sample(policy: TinyPolicy, requests: Sequence[Request]) -> dict[str, Reply]
 def _agrees(folder: Path, texts: Sequence[str]) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
+    torch.set_num_threads(1)  # small matrices on a shared machine
     policy = TinyPolicy.load(folder)
     reference = transformers.AutoModelForCausalLM.from_pretrained(folder).double()
     prompts = [policy.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]

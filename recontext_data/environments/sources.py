@@ -46,6 +46,8 @@ def load_items(source: str, *, plus: str | None, cache: Path, screen: "Screen | 
         DataError: the source is missing, malformed or empty.
         SandboxMissing: the source has to be forged, and there is no sandbox to run its code in.
     """
+    if plus is not None and (source == "bank" or (Path(source).is_file() and _is_ours(source))):
+        raise DataError(f"environment.plus={plus}: only MBPP has MBPP+; leave it out, or set environment.problems=mbpp")
     if source == "bank":
         return Items(read_problems(shipped("data/problems.jsonl")), [], BANK_LICENCE)
     if _is_ours(source):

@@ -9,8 +9,9 @@ the order of requests or of the number of cores.
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
     Floats: TypeAlias = NDArray[np.float64]
     Ints: TypeAlias = NDArray[np.int64]
+
+Rows: TypeAlias = Sequence[tuple[Request, Sequence[int]]]
+"""Requests, each with the token ids of its prompt."""
 
 EMBEDDED = "data/tiny"
 REQUIRED = ("config.json", "model.safetensors", "tokenizer.json")
@@ -109,17 +113,16 @@ class TinyPolicy:
         )
 
     async def sample(self, requests: Iterable[Request]) -> AsyncIterator[Reply]:
-        """Replies batch by batch, prompts of like length together; the numpy work runs beside the event loop."""
-        import asyncio
-
+        """Replies batch by batch, prompts of like length together; a batch per core is computed beside the event loop."""
         requests = list(requests)  # all of them, since prompts of like length are read together
         prompts = [self._encode(request.messages) for request in requests]
         fits = [i for i, prompt in enumerate(prompts) if 0 < len(prompt) < self.model.window]
         for i in sorted(set(range(len(requests))) - set(fits)):
             for reply in self._refused(requests[i], len(prompts[i])):
                 yield reply
-        for chunk in _chunks(fits, requests, prompts, self.batch):
-            for reply in await asyncio.to_thread(self._complete, [(requests[i], prompts[i]) for i in chunk]):
+        chunks = _chunks(fits, requests, prompts, self.batch)
+        async for replies in _in_threads(self._complete, ([(requests[i], prompts[i]) for i in chunk] for chunk in chunks)):
+            for reply in replies:
                 yield reply
 
     def count_tokens(self, messages: Sequence[Mapping[str, Any]]) -> int:
@@ -143,7 +146,7 @@ class TinyPolicy:
         for key in request.keys:
             yield Reply(key=key, completion=None, error=reason)
 
-    def _complete(self, rows: Sequence[tuple[Request, Sequence[int]]]) -> list[Reply]:
+    def _complete(self, rows: Rows) -> list[Reply]:
         """All completions of some requests with the same sampling settings and number of completions."""
         sampling = rows[0][0].sampling
         seeds = [request.seeds for request, _ in rows]
@@ -211,6 +214,28 @@ def _grow(model: "Llama", prompts: Sequence[Sequence[int]], draws: _Draws) -> li
             state.keep(going)
         logits_P_N_V = model.step(state, tokens_P_N)
     return draws.ids
+
+
+async def _in_threads(work: Callable[[Rows], list[Reply]], batches: Iterator[Rows]) -> AsyncIterator[list[Reply]]:
+    """The work on each batch, one thread per core; results in any order."""
+    import asyncio
+
+    from recontext_data.policies.blas import num_cores, one_blas_thread
+
+    running: set[asyncio.Task[list[Reply]]] = set()
+    with one_blas_thread():
+        try:
+            while True:
+                for rows in islice(batches, num_cores() - len(running)):
+                    running.add(asyncio.create_task(asyncio.to_thread(work, rows)))
+                if not running:
+                    return
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in running:
+                task.cancel()
 
 
 def _draw(logits_P_N_V: "Floats", uniform_P_N: "Floats", sampling: Sampling) -> "Ints":

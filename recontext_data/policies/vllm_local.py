@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -29,8 +30,10 @@ from recontext_data.rendering import encode_prompt
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Sizes that vLLM makes room for an adapter in."""
-MOVED = 1e-3
-"""Log-probability by which an adapter must move some token of the probe: more than kernels differ by, and less than training does."""
+PROBE_TOKENS = 8
+"""Less than a block of vLLM's prefix cache, so that both halves of the probe are computed in the same way, to the last bit."""
+MOVED = 1e-6
+"""Log-probability by which an adapter must move some token of the probe."""
 
 
 class VllmConfig(Config):
@@ -56,7 +59,7 @@ class VllmConfig(Config):
     chat_template: str | None = None
     """File with a Jinja chat template, for a tokenizer that has none or has the wrong one."""
     batch_size: int = Field(default=1024, ge=1)
-    """Completions handed to vLLM at once, and stored together; a killed build loses as many at most. No part of the identity."""
+    """Completions handed to vLLM at once and stored together: what a killed build loses at most. No part of the identity."""
     extra: dict[str, Any] = Field(default={})
     """More arguments for vllm.LLM, by name: quantization, enforce_eager, max_num_seqs and so on."""
 
@@ -153,10 +156,8 @@ class VllmPolicy:
     def _vllm(self) -> Any:
         if self._engine is not None:
             return self._engine
-        import vllm
-        import vllm.lora.request
-
-        return vllm
+        import_module("vllm.lora.request")  # not imported by vllm itself
+        return import_module("vllm")
 
     @cached_property
     def _llm(self) -> Any:
@@ -241,7 +242,7 @@ class VllmPolicy:
 
     def _changes_logits(self, llm: Any) -> bool:
         """Whether the likeliest first tokens after a probe have other log-probabilities with the adapter than without."""
-        prompt = self._tokenizer.encode(PROBE, add_special_tokens=False)
+        prompt = self._tokenizer.encode(PROBE, add_special_tokens=False)[:PROBE_TOKENS]
         params = self._vllm.SamplingParams(temperature=0.0, max_tokens=1, logprobs=5)
         seen = []
         for adapted in (False, True):

@@ -30,6 +30,11 @@ def lora_config(config: Training) -> Any:
     )
 
 
+def inner(model: Any) -> Any:
+    """The causal language model inside of an adapter's wrapping, or the model itself."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
 def base_of(model: TrainedModel, *, base: Base | None = None) -> Base:
     """The base of an adapter: the given one, or the one that it names.
 

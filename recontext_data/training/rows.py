@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from recontext_data.errors import DataError, InputError
 from recontext_data.records import uniform
 from recontext_data.rendering import encode_prompt, render_prompt
@@ -101,10 +103,10 @@ def encode_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], *, end: int) 
     """The rows in tokens, and why others were left out."""
     kept: list[Row] = []
     drops: list[str] = []
+    prompts = Prompts(tokenizer)
     for number, row in enumerate(rows):
-        prompt = encode_prompt(tokenizer, messages=row["prompt"])
-        content = "".join(message["content"] for message in row["completion"])
-        completion = _after(tokenizer, row["prompt"], prompt, content)
+        prompt = prompts.tokens(row["prompt"])
+        completion = prompts.after(row["prompt"], "".join(message["content"] for message in row["completion"]))
         if end in completion:
             drops.append("the completion holds the end token")
         elif not completion:
@@ -114,13 +116,32 @@ def encode_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], *, end: int) 
     return kept, drops
 
 
-def _after(tokenizer: Any, messages: Any, prompt: list[int], content: str) -> list[int]:
-    """The tokens of a completion as they stand after its prompt."""
-    whole = list(tokenizer.encode(render_prompt(tokenizer, messages=messages) + content, add_special_tokens=False))
-    if whole[: len(prompt)] == prompt:
-        return whole[len(prompt) :]
-    # The text merges across the boundary; sampling begins after the prompt's own tokens, and so does training.
-    return list(tokenizer.encode(content, add_special_tokens=False))
+class Prompts:
+    """Prompts in tokens; each is rendered once however many completions it has."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._known: dict[bytes, tuple[str, list[int]]] = {}
+
+    def tokens(self, messages: Any) -> list[int]:
+        """The prompt as sampling encodes it."""
+        return self._both(messages)[1]
+
+    def after(self, messages: Any, content: str) -> list[int]:
+        """The tokens of a completion as they stand after its prompt."""
+        text, prompt = self._both(messages)
+        whole = list(self._tokenizer.encode(text + content, add_special_tokens=False))
+        if whole[: len(prompt)] == prompt:
+            return whole[len(prompt) :]
+        # The text merges across the boundary; sampling begins after the prompt's own tokens, and so does training.
+        return list(self._tokenizer.encode(content, add_special_tokens=False))
+
+    def _both(self, messages: Any) -> tuple[str, list[int]]:
+        key = orjson.dumps(messages)
+        if key not in self._known:
+            text = render_prompt(self._tokenizer, messages=messages)
+            self._known[key] = (text, encode_prompt(self._tokenizer, messages=messages))
+        return self._known[key]
 
 
 def within(rows: Sequence[Row], *, limit: int) -> tuple[list[Row], list[str]]:

@@ -22,6 +22,7 @@ from recontext_data.training import adapters, checkpoints, checks
 from recontext_data.training.arguments import is_main, num_processes, sft_config
 from recontext_data.training.base import ONE_THREAD, Base, check_prompts, check_vocabulary, end_tokens, load_for_training
 from recontext_data.training.card import model_card
+from recontext_data.training.compact import compact
 from recontext_data.training.config import Training
 from recontext_data.training.libraries import quiet, versions
 from recontext_data.training.models import FORMAT, RECORD, is_finished, trained_model
@@ -253,6 +254,8 @@ def _trainer(job: Job, model: Any, tokenizer: Any, *, data: _Data, work: Path) -
         peft_config=adapters.lora_config(config),
     )
     trainer.remove_callback(PrinterCallback)
+    if trainer.args.use_cpu and num_processes() == 1:
+        compact(adapters.inner(trainer.model))
     if config.method == "qlora" and trainer.args.use_cpu:
         # TRL turns the adapters of a 4-bit base to bf16, which a GPU computes in and a CPU does not.
         for parameter in trainer.model.parameters():

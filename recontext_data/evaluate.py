@@ -1,0 +1,154 @@
+"""Measures every model of a recipe under every context: `python -m recontext_data.evaluate recipe=code_mc [key=value ...]`.
+
+    recontext evaluate recipe=code_mc                         # the policy before, and each trained arm and seed
+    recontext evaluate recipe=code_mc evaluation.tasks=300 evaluation.n=4
+
+Tasks are those of `evaluation.split`, which no arm was trained on. Answers are kept in the reply store, so a second run
+counts again and samples nothing.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recontext_data.cli import RUN_OPTIONS, Arguments, guarded, parse
+from recontext_data.errors import InputError, RecipeError, did_you_mean
+from recontext_data.loading import Loaded, load
+
+if TYPE_CHECKING:
+    from recontext_data.environments.base import TaskSet
+    from recontext_data.evaluation.matrix import Model
+    from recontext_data.stages.pipeline import Prepared
+
+MODELS = ("text", "the folder in the run that the trained models are in; `models` unless train was told another")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the verb and returns its exit code."""
+    return guarded(_main, sys.argv[1:] if words is None else words)
+
+
+def _main(words: Sequence[str]) -> int:
+    arguments = parse(words)
+    folders = [word.partition("=")[2] for word in arguments.overrides if word.startswith("models=")]
+    arguments.overrides = [word for word in arguments.overrides if not word.startswith("models=")]
+    if arguments.help:
+        return _help(arguments)
+    if arguments.recipe is None:
+        raise RecipeError("recipe: missing; write recipe=NAME or recipe=path/to/mine.yaml (`recontext build` alone lists the recipes)")
+    return evaluate(load(arguments.recipe, arguments.overrides), arguments, models=folders[-1] if folders else "models")
+
+
+def evaluate(loaded: Loaded, arguments: Arguments, *, models: str) -> int:
+    """Samples, judges and counts; writes `evaluation/` in the run's folder.
+
+    Raises:
+        RecontextError: of any kind; what was sampled is kept.
+    """
+    from recontext_data.build import prepared
+    from recontext_data.evaluation import matrix
+    from recontext_data.evaluation.results import write_results
+    from recontext_data.reports.screen import Screen
+    from recontext_data.store.replies import ReplyStore
+    from recontext_data.store.run_folder import RunFolder, require_writable
+
+    recipe, screen = loaded.recipe, Screen()
+    require_writable(arguments.output)
+    _require_other_tasks(loaded)
+    job = prepared(loaded, arguments, screen=screen)
+    folder = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
+    tasks = _tasks(loaded, arguments)
+    measured = _models(job, tasks, folder.path, models)
+    if len(measured) == 1:
+        screen.note(f"no trained model is in {folder.path / models}: measuring the policy as it is (recontext train makes some)")
+    with folder.locked(), ReplyStore(arguments.output / "replies") as store:
+        table = matrix.outcomes(measured, recipe, tasks=tasks, store=store, screen=screen)
+        results = write_results(table, job=job, models=measured, tasks=tasks, folder=folder.path / "evaluation")
+    screen.results(results, folder=folder.path / "evaluation")
+    return 0
+
+
+def _require_other_tasks(loaded: Loaded) -> None:
+    """Models must not be measured on the tasks that they were trained on."""
+    recipe = loaded.recipe
+    trained, measured = recipe.environment.split, recipe.evaluation.split
+    if "all" in (trained, measured) or trained == measured:
+        raise RecipeError(
+            f"evaluation.split={measured}: the arms are trained on tasks of the split {trained}; give one that shares none with it"
+        )
+    for name in recipe.evaluation.contexts:
+        if name != "none" and name not in recipe.contexts:
+            raise RecipeError(f"evaluation.contexts: no context is named {name!r}; {did_you_mean(name, [*recipe.contexts, 'none'])}")
+
+
+def _tasks(loaded: Loaded, arguments: Arguments) -> "TaskSet":
+    wanted = {"split": loaded.recipe.evaluation.split, "tasks": loaded.recipe.evaluation.tasks}
+    return loaded.recipe.environment.model_copy(update=wanted).load(cache=arguments.output / "cache")
+
+
+def _models(job: "Prepared", tasks: "TaskSet", run: Path, models: str) -> "list[Model]":
+    """The policy before, then the trained models by arm and seed; each one found by what its record says it is."""
+    from recontext_data.evaluation.matrix import BEFORE, Model
+    from recontext_data.training.models import models_of
+
+    before = Model(arm=BEFORE, seed=None, policy=_policy(job, tasks, job.recipe.policy))
+    known = {arm.name for arm in job.arms}
+    trained = [model for model in models_of(run, models=models) if model.arm in known]
+    return [
+        before,
+        *(
+            Model(arm=model.arm, seed=model.seed, policy=_policy(job, tasks, _trained(job.recipe.policy, model)))
+            for model in trained
+        ),
+    ]
+
+
+def _policy(job: "Prepared", tasks: "TaskSet", config: Any) -> Any:
+    from recontext_data.arms import context_or_none
+    from recontext_data.evaluation.matrix import contexts_of
+    from recontext_data.policies.building import build_policy
+
+    contexts = {name: context_or_none(job.recipe.contexts, name) for name in contexts_of(job.recipe)}
+    return build_policy(config, environment=job.recipe.environment, tasks=tasks.tasks, contexts=contexts)
+
+
+def _trained(config: Any, model: Any) -> Any:
+    """The policy's config for a model that was trained from it."""
+    if config.kind == "tiny" and not model.is_adapter:
+        return config.model_copy(update={"path": str(model.path)})
+    if config.kind in ("transformers", "vllm"):
+        changed = {"adapter": str(model.path)} if model.is_adapter else {"model": str(model.path), "revision": None}
+        return config.model_copy(update={key: value for key, value in changed.items() if key in type(config).model_fields})
+    if config.kind == "tiny":
+        from recontext_data.policies.transformers_local import TransformersConfig
+
+        return TransformersConfig(model=str(_embedded(config)), adapter=str(model.path))
+    raise InputError(f"policy.kind={config.kind}: a trained model on disk cannot be sampled as one; use tiny, transformers or vllm")
+
+
+def _embedded(config: Any) -> Path:
+    from recontext_data.policies.tiny import EMBEDDED
+    from recontext_data.resources import shipped
+
+    return Path(config.path) if config.path else shipped(EMBEDDED)
+
+
+def _help(arguments: Arguments) -> int:
+    from recontext_data.build import HELP_RECIPE
+    from recontext_data.options import options
+
+    name = arguments.recipe or HELP_RECIPE
+    print(f"usage: recontext evaluate recipe=NAME [key=value ...]      values below are those of recipe={name}\n")
+    for option, (type_, meaning) in {**RUN_OPTIONS, "models": MODELS}.items():
+        print(f"{option}: {type_}\n    {meaning}")
+    print()
+    for row in options(load(name, arguments.overrides)):
+        if row.key.startswith("evaluation."):
+            print(f"{row.key} = {row.value}   [{row.origin}]   {row.type}\n    {row.meaning}")
+    print(f"\nEvery other option of the recipe is build's: recontext build recipe={name} --help")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Writes what an evaluation found: outcomes.parquet (a row per answer), results.json (rates and differences), report.html."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from recontext_data.environments.base import TaskSet
+from recontext_data.evaluation.matrix import BEFORE, Model, contexts_of
+from recontext_data.evaluation.summary import summarise
+from recontext_data.stages.pipeline import Prepared
+from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT
+from recontext_data.store.files import replace_file, writing
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FORMAT = 1
+
+
+def write_results(
+    table: "pl.DataFrame", *, job: Prepared, models: Sequence[Model], tasks: TaskSet, folder: Path
+) -> dict[str, Any]:
+    """Summarises the outcomes and writes everything; results.json last, as the mark that the rest is there."""
+    results = {"format": FORMAT, **_about(job, models, tasks), **_summary(table, job)}
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").unlink(missing_ok=True)
+    replace_file(folder / "outcomes.parquet", lambda path: table.write_parquet(path, compression="zstd"))
+    from recontext_data.reports.evaluation import write_evaluation
+
+    write_evaluation(folder, results)
+    text = orjson.dumps(results, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+    replace_file(folder / "results.json", lambda path: path.write_bytes(text))
+    return results
+
+
+def _summary(table: "pl.DataFrame", job: Prepared) -> dict[str, Any]:
+    recipe = job.recipe
+    kinds = {arm.name: arm.kind for arm in job.arms}
+    wanted = recipe.evaluation.baseline
+    baseline = next((name for name, kind in kinds.items() if wanted in (name, kind)), BEFORE)
+    return summarise(
+        table,
+        kinds=kinds,
+        baseline=baseline,
+        misbehaviour=recipe.environment.misbehaviour,
+        labels=recipe.environment.labels,
+        confidence=recipe.evaluation.confidence,
+    )
+
+
+def _about(job: Prepared, models: Sequence[Model], tasks: TaskSet) -> dict[str, Any]:
+    recipe = job.recipe
+    return {
+        "recipe_name": job.name,
+        "fingerprint": job.fingerprint,
+        "policy": {"kind": recipe.policy.kind, "description": job.policy.description},
+        "environment": {
+            "kind": recipe.environment.kind,
+            "labels": list(recipe.environment.labels),
+            "misbehaviour": recipe.environment.misbehaviour,
+        },
+        "split": recipe.evaluation.split,
+        "tasks": len(tasks.tasks),
+        "n": recipe.evaluation.n,
+        "confidence": recipe.evaluation.confidence,
+        "contexts": {
+            name: {"stance": recipe.contexts[name].stance, "text": recipe.contexts[name].text}
+            if name in recipe.contexts
+            else {"stance": "neutral", "text": ""}
+            for name in contexts_of(recipe)
+        },
+        "models": [
+            {"name": model.name, "arm": model.arm, "seed": model.seed, "identity": dict(model.policy.identity)} for model in models
+        ],
+        "arms": {
+            arm.name: {"kind": arm.kind, "generation": arm.generation, "training": arm.training} for arm in job.arms
+        },
+        "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
