@@ -129,8 +129,8 @@ def limit(repeat: int) -> None:
             with server("--rate_per_second", "60", "--latency_seconds", "0.05", "--retry_after", form, *options) as url:
                 cost, seen = child("ours", url, 600), sums(url)
             print(
-                f"limit  {cost.said['replies']} of 600 in {cost.wall_seconds:5.2f} s beside 10 s (aim 11), "
-                f"{seen['statuses'].get('429', 0)} refusals; 60/s by {name}, Retry-After in {form}"
+                f"limit  {cost.said['replies']} of 600 in {seen['last'] - seen['first']:5.2f} s beside 10 s (aim 11; "
+                f"whole process {cost.wall_seconds:5.2f} s), {seen['statuses'].get('429', 0)} refusals; 60/s by {name}, Retry-After in {form}"
             )
 
 
@@ -153,7 +153,7 @@ def poison(repeat: int) -> None:
 MEASURES = {"wire": wire, "n": several, "limit": limit, "faults": faults, "poison": poison}
 
 
-def prompts(num: int) -> Iterator[list[dict[str, str]]]:
+def prompts(num: int) -> Iterator[Any]:
     """Chat prompts of some 300 characters."""
     for i in range(num):
         yield [
@@ -198,9 +198,7 @@ async def our_child(base_url: str, num: int, n: int) -> dict[str, Any]:
     from recontext_data.stages.buying import buy
     from recontext_data.store.replies import ReplyStore
 
-    tasks: list[Any] = [
-        Task(task_id=f"t{i}", messages=turns, payload={}, split="train") for i, turns in enumerate(prompts(num))
-    ]  # type: ignore[arg-type]
+    tasks = [Task(task_id=f"t{i}", messages=turns, payload={}, split="train") for i, turns in enumerate(prompts(num))]
     policy = OpenAIConfig(model="m", base_url=base_url, api_key_env="", max_concurrency=CONCURRENCY).build()
     pools = [sample.Pool(name="default", context=None, n=n, role="arms")]
     with tempfile.TemporaryDirectory() as folder, ReplyStore(Path(folder)) as store:

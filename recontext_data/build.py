@@ -5,14 +5,8 @@ Alone it lists the recipes; `--help` shows every option; `dry_run=true` says wha
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from recontext_data.cli import RUN_OPTIONS, Arguments, guarded, parse
 from recontext_data.loading import Loaded, find_recipe, load, shipped_recipes
-
-if TYPE_CHECKING:
-    from recontext_data.reports.screen import Screen
-    from recontext_data.stages.pipeline import Prepared
 
 HELP_RECIPE = "code_mc"
 """Whose values `--help` shows when no recipe is named."""
@@ -31,7 +25,9 @@ def _main(words: Sequence[str]) -> int:
         if arguments.overrides:
             from recontext_data.errors import RecipeError
 
-            raise RecipeError(f"recipe: missing beside {arguments.overrides[0]!r}; write recipe=NAME or recipe=path/to/mine.yaml")
+            raise RecipeError(
+                f"recipe: missing beside {arguments.overrides[0]!r}; write recipe=NAME or recipe=path/to/mine.yaml"
+            )
         return _list_recipes()
     return build(load(arguments.recipe, arguments.overrides), arguments, command=_command(words))
 
@@ -42,25 +38,6 @@ def _command(words: Sequence[str]) -> str:
     return shlex.join(["recontext", "build", *(word for word in words if not word.startswith("output="))])
 
 
-def prepared(loaded: Loaded, arguments: Arguments, *, screen: "Screen") -> "Prepared":
-    """The build of a recipe, checked as far as that costs nothing: tasks, policy, every context on every task."""
-    from recontext_data.arms import context_or_none, pools
-    from recontext_data.contexts import render
-    from recontext_data.policies.building import build_policy
-    from recontext_data.stages.pipeline import prepare
-
-    recipe = loaded.recipe
-    tasks = recipe.environment.load(cache=arguments.output / "cache", screen=screen)
-    sampled = dict.fromkeys([*pools(recipe.arms), *recipe.measure.contexts])
-    trained = dict.fromkeys(arm.training for arm in recipe.arms)
-    for name in [*sampled, *trained]:  # a placement that cannot apply must not be found out after paying
-        for task in tasks.tasks:
-            render(task.messages, context_or_none(recipe.contexts, name), name=name)
-    contexts = {name: context_or_none(recipe.contexts, name) for name in sampled}
-    policy = build_policy(recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts)
-    return prepare(loaded.name, recipe, tasks=tasks, policy=policy)
-
-
 def build(loaded: Loaded, arguments: Arguments, *, command: str) -> int:
     """Builds what the recipe declares, or only what is missing of it.
 
@@ -68,35 +45,18 @@ def build(loaded: Loaded, arguments: Arguments, *, command: str) -> int:
         RecontextError: of any kind; nothing that was paid for is lost.
     """
     from recontext_data.reports.screen import Screen
-    from recontext_data.stages import pipeline
+    from recontext_data.stages.pipeline import build as build_run
+    from recontext_data.stages.prepared import forecast, prepared
     from recontext_data.store.replies import ReplyStore
-    from recontext_data.store.run_folder import RunFolder, require_writable, taken_back
+    from recontext_data.store.run_folder import require_writable
 
     screen = Screen()
     require_writable(arguments.output)
-    job = prepared(loaded, arguments, screen=screen)
-    replies = arguments.output / "replies"
+    job = prepared(loaded.name, loaded.recipe, output=arguments.output, screen=screen)
     if arguments.dry_run:
-        screen.dry_run(pipeline.forecast(job, ReplyStore(replies)))
+        screen.dry_run(forecast(job, ReplyStore(arguments.output / "replies")))
         return 0
-    folder = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
-    with taken_back(arguments.output, folder.path), folder.locked() as waited:
-        if waited:
-            screen.note("another build of the same run was under way; it has ended")
-        manifest = folder.manifest()
-        # A run with failures is finished, and the same command asks again for those that failed.
-        if manifest is not None and not manifest["requests"]["failed"]:
-            folder.point_latest()
-            screen.note("nothing to do: this run is built already")
-            manifest = pipeline.as_found(manifest)
-        else:
-            screen.note(f"policy: {job.policy.description}")
-            with ReplyStore(replies) as store:
-                try:
-                    manifest = pipeline.run(job, folder=folder, store=store, screen=screen, command=command)
-                finally:
-                    for text in store.warnings:
-                        screen.warn(text)
+    folder, manifest = build_run(job, output=arguments.output, screen=screen, command=command)
     screen.closing(manifest, folder=folder.path)
     return 0
 

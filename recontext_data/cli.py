@@ -51,7 +51,9 @@ def parse(words: Sequence[str]) -> Arguments:
         if word in HELP:
             arguments.help = True
         elif not equals:
-            raise RecipeError(f"{word!r} is no option; write key=value, such as recipe={word.lstrip('-') or 'code_mc'}, or --help")
+            raise RecipeError(
+                f"{word!r} is no option; write key=value, such as recipe={word.lstrip('-') or 'code_mc'}, or --help"
+            )
         elif key == "recipe":
             arguments.recipe = value
         elif key == "output":

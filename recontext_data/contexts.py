@@ -49,11 +49,15 @@ class Context(Config):
             found = " and ".join(given) if given else "none"
             raise ValueError(f"one of {', '.join(PLACEMENTS)} must carry the text; found {found}")
         if not self.text.strip():
-            raise ValueError(f"{given[0]}: the text is empty, so it would change nothing; for no context write `none` in the arm")
+            raise ValueError(
+                f"{given[0]}: the text is empty, so it would change nothing; for no context write `none` in the arm"
+            )
         try:
             self.text.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{given[0]}: {error.object[error.start]!r} is half a character, which no file can hold; remove it") from None
+            raise ValueError(
+                f"{given[0]}: {error.object[error.start]!r} is half a character, which no file can hold; remove it"
+            ) from None
         return self
 
     @property
@@ -113,7 +117,9 @@ def _change_system(turns: list[Message], context: Context, name: str) -> list[Me
     indices = [i for i, turn in enumerate(turns) if turn["role"] == "system"]
     if len(indices) != 1:
         found = "none" if not indices else f"{len(indices)} of them"
-        raise RecipeError(f"contexts.{name}: `{context.placement}` needs one system turn in the task, which has {found}; use system")
+        raise RecipeError(
+            f"contexts.{name}: `{context.placement}` needs one system turn in the task, which has {found}; use system"
+        )
     index = indices[0]
     if context.placement == "system_replace":
         turns[index] = {"role": "system", "content": context.text}

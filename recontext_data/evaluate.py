@@ -19,7 +19,7 @@ from recontext_data.loading import Loaded, load
 if TYPE_CHECKING:
     from recontext_data.environments.base import TaskSet
     from recontext_data.evaluation.matrix import Model
-    from recontext_data.stages.pipeline import Prepared
+    from recontext_data.stages.prepared import Prepared
 
 MODELS = ("text", "the folder in the run that the trained models are in; `models` unless train was told another")
 
@@ -36,7 +36,9 @@ def _main(words: Sequence[str]) -> int:
     if arguments.help:
         return _help(arguments)
     if arguments.recipe is None:
-        raise RecipeError("recipe: missing; write recipe=NAME or recipe=path/to/mine.yaml (`recontext build` alone lists the recipes)")
+        raise RecipeError(
+            "recipe: missing; write recipe=NAME or recipe=path/to/mine.yaml (`recontext build` alone lists the recipes)"
+        )
     return evaluate(load(arguments.recipe, arguments.overrides), arguments, models=folders[-1] if folders else "models")
 
 
@@ -46,22 +48,24 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str) -> int:
     Raises:
         RecontextError: of any kind; what was sampled is kept.
     """
-    from recontext_data.build import prepared
     from recontext_data.evaluation import matrix
     from recontext_data.evaluation.results import write_results
     from recontext_data.reports.screen import Screen
+    from recontext_data.stages.prepared import prepared
     from recontext_data.store.replies import ReplyStore
     from recontext_data.store.run_folder import RunFolder, require_writable
 
     recipe, screen = loaded.recipe, Screen()
     require_writable(arguments.output)
     _require_other_tasks(loaded)
-    job = prepared(loaded, arguments, screen=screen)
+    job = prepared(loaded.name, recipe, output=arguments.output, screen=screen)
     folder = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
     tasks = _tasks(loaded, arguments)
     measured = _models(job, tasks, folder.path, models)
     if len(measured) == 1:
-        screen.note(f"no trained model is in {folder.path / models}: measuring the policy as it is (recontext train makes some)")
+        screen.note(
+            f"no trained model is in {folder.path / models}: measuring the policy as it is (recontext train makes some)"
+        )
     with folder.locked(), ReplyStore(arguments.output / "replies") as store:
         table = matrix.outcomes(measured, recipe, tasks=tasks, store=store, screen=screen)
         results = write_results(table, job=job, models=measured, tasks=tasks, folder=folder.path / "evaluation")
@@ -79,7 +83,9 @@ def _require_other_tasks(loaded: Loaded) -> None:
         )
     for name in recipe.evaluation.contexts:
         if name != "none" and name not in recipe.contexts:
-            raise RecipeError(f"evaluation.contexts: no context is named {name!r}; {did_you_mean(name, [*recipe.contexts, 'none'])}")
+            raise RecipeError(
+                f"evaluation.contexts: no context is named {name!r}; {did_you_mean(name, [*recipe.contexts, 'none'])}"
+            )
 
 
 def _tasks(loaded: Loaded, arguments: Arguments) -> "TaskSet":
@@ -124,7 +130,9 @@ def _trained(config: Any, model: Any) -> Any:
         from recontext_data.policies.transformers_local import TransformersConfig
 
         return TransformersConfig(model=str(_embedded(config)), adapter=str(model.path))
-    raise InputError(f"policy.kind={config.kind}: a trained model on disk cannot be sampled as one; use tiny, transformers or vllm")
+    raise InputError(
+        f"policy.kind={config.kind}: a trained model on disk cannot be sampled as one; use tiny, transformers or vllm"
+    )
 
 
 def _embedded(config: Any) -> Path:

@@ -25,7 +25,13 @@ class Entry:
     def as_json(self) -> dict[str, Any]:
         """The entry as the manifest has it, with the key `in`."""
         row = asdict(self)
-        return {"stage": row["stage"], "scope": row["scope"], "in": row["rows_in"], "kept": row["kept"], "dropped": row["dropped"]}
+        return {
+            "stage": row["stage"],
+            "scope": row["scope"],
+            "in": row["rows_in"],
+            "kept": row["kept"],
+            "dropped": row["dropped"],
+        }
 
 
 def entry(stage: str, scope: str, *, rows_in: int, kept: int, drops: Iterable[str] = ()) -> Entry:

@@ -64,7 +64,9 @@ def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
         _apply(tree, override, origins)
     half = half_character(tree)
     if half is not None:
-        raise RecipeError(f"{path.name}: {half!r}: holds half a character (a lone surrogate), which no file can hold; remove it")
+        raise RecipeError(
+            f"{path.name}: {half!r}: holds half a character (a lone surrogate), which no file can hold; remove it"
+        )
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
@@ -202,7 +204,13 @@ def _real_location(location: tuple[int | str, ...], tree: Any) -> list[str]:
         if isinstance(node, str) and part == node:
             continue
         parts.append(str(part))
-        node = node.get(part) if isinstance(node, dict) else node[part] if isinstance(node, list) and isinstance(part, int) else None
+        node = (
+            node.get(part)
+            if isinstance(node, dict)
+            else node[part]
+            if isinstance(node, list) and isinstance(part, int)
+            else None
+        )
     return parts
 
 
@@ -228,4 +236,3 @@ def _keys_beside(where: str) -> list[str]:
     from recontext_data.options import keys_at
 
     return keys_at(where.split(".")[:-1])
-

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from recontext_data.records import Sampling
-    from recontext_data.stages.pipeline import Prepared
+    from recontext_data.stages.prepared import Prepared
     from recontext_data.store.replies import ReplyStore
 
 SHOWN = 8
@@ -210,21 +210,16 @@ def _wanted(arguments: Arguments, store: "ReplyStore") -> _Wanted:
     """Plans the recipe as a build does; nothing is sampled."""
     import polars as pl
 
-    from recontext_data.arms import context_or_none, pools
     from recontext_data.loading import load
-    from recontext_data.policies.building import build_policy
     from recontext_data.records import Sampling
-    from recontext_data.stages import pipeline
+    from recontext_data.stages.prepared import plan as plan_of
+    from recontext_data.stages.prepared import prepared
 
     assert arguments.recipe is not None
     loaded = load(arguments.recipe, arguments.overrides)
-    recipe, sampler = loaded.recipe, loaded.recipe.sampler
-    tasks = recipe.environment.load(cache=arguments.output / "cache")
-    names = dict.fromkeys([*pools(recipe.arms), *recipe.measure.contexts])
-    contexts = {name: context_or_none(recipe.contexts, name) for name in names}
-    policy = build_policy(recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts)
-    job = pipeline.prepare(loaded.name, recipe, tasks=tasks, policy=policy)
-    plan = pipeline.plan(job, store)
+    sampler = loaded.recipe.sampler
+    job = prepared(loaded.name, loaded.recipe, output=arguments.output)
+    plan = plan_of(job, store)
     missing = [key for request in plan.requests for key in request.keys]
     rows = plan.wanted.with_columns(there=~pl.col("reply_key").is_in(missing))
     sampling = Sampling(temperature=sampler.temperature, top_p=sampler.top_p, max_tokens=sampler.max_tokens)

@@ -92,13 +92,15 @@ def arrow_schema(columns: tuple[Column, ...]) -> "pa.Schema":
     import pyarrow as pa
 
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
-    judgement = pa.struct([
-        ("judge", pa.string()),
-        ("label", pa.string()),
-        ("score", pa.float64()),
-        ("unscored_reason", pa.string()),
-        ("raw", pa.string()),
-    ])
+    judgement = pa.struct(
+        [
+            ("judge", pa.string()),
+            ("label", pa.string()),
+            ("score", pa.float64()),
+            ("unscored_reason", pa.string()),
+            ("raw", pa.string()),
+        ]
+    )
     types: dict[str, Any] = {
         "string": pa.string(),
         "int64": pa.int64(),

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from recontext_data.training.sft import Job
 
 OPTIONS = {
-    "arms": ("names", "some of the recipe's arms, by name or pair: arms='default -> hack'; in [brackets] the recipe's own list, as in build"),
+    "arms": (
+        "names",
+        "some of the recipe's arms, by name or pair: arms='default -> hack'; in [brackets] the recipe's own list, as in build",
+    ),
     "seeds": ("numbers", "0,1,2 or 0-9; in place of training.seeds"),
     "models": ("text", "the folder in the run that the models go to, to keep several trainings of one arm apart; `models`"),
 }
@@ -50,7 +53,9 @@ def _main(words: Sequence[str]) -> int:
     if arguments.help:
         return _help(arguments)
     if arguments.recipe is None:
-        raise RecipeError("recipe: missing; write recipe=NAME or recipe=path/to/mine.yaml (`recontext build` alone lists the recipes)")
+        raise RecipeError(
+            "recipe: missing; write recipe=NAME or recipe=path/to/mine.yaml (`recontext build` alone lists the recipes)"
+        )
     loaded = load(arguments.recipe, arguments.overrides)
     return train(loaded, arguments, chosen)
 
@@ -145,7 +150,9 @@ def _wanted_arms(loaded: Loaded, names: Sequence[str]) -> list[str]:
         pair = " -> ".join(side.strip() for side in name.split("->"))
         if name not in folders and pair not in by_pair:
             known = did_you_mean(pair if "->" in name else name, [*folders, *by_pair])
-            raise RecipeError(f"arms={name}: the recipe has no such arm; {known} (to declare others, write arms='[{pair}]' as in build)")
+            raise RecipeError(
+                f"arms={name}: the recipe has no such arm; {known} (to declare others, write arms='[{pair}]' as in build)"
+            )
         found.append(name if name in folders else by_pair[pair])
     return [folder for folder in folders if folder in found] if names else list(folders)
 
@@ -173,7 +180,7 @@ def _run_folder(loaded: Loaded, arguments: Arguments) -> Any:
     """The folder that `build` gives this recipe."""
     from recontext_data.arms import context_or_none, pools
     from recontext_data.policies.building import build_policy
-    from recontext_data.stages.pipeline import prepare
+    from recontext_data.stages.prepared import prepare
     from recontext_data.store.run_folder import RunFolder
 
     recipe = loaded.recipe

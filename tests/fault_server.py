@@ -166,7 +166,8 @@ class FaultServer:
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", port, backlog=1024).start()
         self._filled_at = time.monotonic()
-        self._tokens = float(self.mode.burst) if isinstance(self.mode, Faults) else 0.0
+        if isinstance(self.mode, Faults):
+            self._tokens = self.mode.rate_per_second if self.mode.window else float(self.mode.burst)
         self.base_url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
 
     def sums(self) -> Body:

@@ -71,9 +71,18 @@ def the_one(mode: Faults | Mode, *, n: int = 1, **fields: Any) -> Reply:
 # --- failures that pass
 
 
-@pytest.mark.parametrize("fault", ["fail_rate", "reset_rate", "cut_rate", "truncate_rate", "garbage_rate"])
-def test_what_fails_now_and_then_is_asked_again(fault: str) -> None:
-    replies, server = asked(Faults(**{fault: 0.15}), several(100))
+NOW_AND_THEN = [
+    Faults(fail_rate=0.15),
+    Faults(reset_rate=0.15),
+    Faults(cut_rate=0.15),
+    Faults(truncate_rate=0.15),
+    Faults(garbage_rate=0.15),
+]
+
+
+@pytest.mark.parametrize("faults", NOW_AND_THEN)
+def test_what_fails_now_and_then_is_asked_again(faults: Faults) -> None:
+    replies, server = asked(faults, several(100))
     assert [reply.error for reply in replies] == [None] * 100
     assert len(server.seen) > 100
 

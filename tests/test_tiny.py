@@ -131,7 +131,7 @@ def test_inference_prompt_is_a_token_prefix_of_the_trained_text(policy: TinyPoli
 # -- what a completion hangs on -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_completion_does_not_depend_on_its_batch(data: st.DataObject, policy: TinyPolicy, requests: list[Request]) -> None:
     if not hasattr(test_a_completion_does_not_depend_on_its_batch, "alone"):

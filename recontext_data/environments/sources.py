@@ -119,7 +119,11 @@ def _kept(path: Path, make: Callable[[], Items]) -> Items:
     """What `make` gives, from the file where it was made before."""
     if path.is_file():
         stored = orjson.loads(path.read_bytes())
-        return Items([Problem.model_validate(row) for row in stored["problems"]], [tuple(d) for d in stored["dropped"]], stored["licence"])
+        return Items(
+            [Problem.model_validate(row) for row in stored["problems"]],
+            [tuple(d) for d in stored["dropped"]],
+            stored["licence"],
+        )
     items = make()
     stored = {
         "problems": [problem.model_dump(mode="json") for problem in items.problems],

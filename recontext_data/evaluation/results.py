@@ -10,7 +10,7 @@ import orjson
 from recontext_data.environments.base import TaskSet
 from recontext_data.evaluation.matrix import BEFORE, Model, contexts_of
 from recontext_data.evaluation.summary import summarise
-from recontext_data.stages.pipeline import Prepared
+from recontext_data.stages.prepared import Prepared
 from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT
 from recontext_data.store.files import replace_file, writing
 
@@ -74,11 +74,10 @@ def _about(job: Prepared, models: Sequence[Model], tasks: TaskSet) -> dict[str, 
             for name in contexts_of(recipe)
         },
         "models": [
-            {"name": model.name, "arm": model.arm, "seed": model.seed, "identity": dict(model.policy.identity)} for model in models
+            {"name": model.name, "arm": model.arm, "seed": model.seed, "identity": dict(model.policy.identity)}
+            for model in models
         ],
-        "arms": {
-            arm.name: {"kind": arm.kind, "generation": arm.generation, "training": arm.training} for arm in job.arms
-        },
+        "arms": {arm.name: {"kind": arm.kind, "generation": arm.generation, "training": arm.training} for arm in job.arms},
         "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -12,6 +12,7 @@ The key is read from the environment when the first request is sent; it is in no
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -115,12 +116,10 @@ class OpenAIPolicy:
             model=config.model,
             name=self.description,
         )
-        replies = Crew(requests, wire=wire, pacer=pacer, manners=self._manners, terms=terms).replies()
-        try:
+        crew = Crew(requests, wire=wire, pacer=pacer, manners=self._manners, terms=terms)
+        async with aclosing(crew.replies()) as replies:  # at once, not with the garbage: requests must not outlive this call
             async for reply in replies:
                 yield reply
-        finally:
-            await replies.aclose()  # at once, not when the garbage is collected: requests must not outlive this call
 
     def count_tokens(self, messages: Messages | Sequence[Mapping[str, str]]) -> int | None:
         """None: only the server knows its tokenizer and template."""

@@ -9,7 +9,7 @@ import asyncio
 import heapq
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from recontext_data.errors import PolicyError
@@ -107,7 +107,7 @@ class Crew:
         self._fatal = ""
         self._crash: BaseException | None = None
 
-    async def replies(self) -> AsyncIterator[Reply]:
+    async def replies(self) -> AsyncGenerator[Reply, None]:
         """Replies as they come.
 
         Raises:

@@ -170,9 +170,10 @@ class Pacer:
         rate = max(guess, PROBES / max(wait, 1.0))
         if self._learned is None:
             self._learned = Bucket(rate, _room(rate), 0.0, now)
-            self._begin_round(now)
         elif rate < self._learned.rate:
             self._set_rate(now, rate)
+        # What the first burst left at the door would be taken for refusals of the rate that is on trial now.
+        self._begin_round(now)
 
     def _judge(self, now: float) -> None:
         """At the end of a round: a rate at which some were refused becomes the share that was not; else it grows."""
@@ -222,7 +223,7 @@ def _mean(before: float, value: float) -> float:
 
 def _room(rate: float) -> float:
     """What a learned rate may save up: a little, since a loop is never on time to the millisecond."""
-    return 1.2 + 0.005 * rate
+    return 1.2 + 0.05 * rate
 
 
 def _per_minute(amount: float | None) -> Bucket | None:

@@ -15,7 +15,9 @@ BATCH = 4096
 """Candidates handed to a judge at once; bounds memory."""
 
 
-def judge(candidates: "pl.DataFrame", *, tasks: Mapping[str, Task], judges: Sequence[Judge]) -> "tuple[pl.DataFrame, list[Entry]]":
+def judge(
+    candidates: "pl.DataFrame", *, tasks: Mapping[str, Task], judges: Sequence[Judge]
+) -> "tuple[pl.DataFrame, list[Entry]]":
     """One judgement per candidate and judge, in the candidates' order, and a ledger entry per context and judge."""
     import polars as pl
     import pyarrow as pa
@@ -61,4 +63,6 @@ def _check(one: Judge, batch: Sequence[Candidate], judgements: Sequence[Judgemen
     same = [judgement.candidate_id for judgement in judgements] == [candidate.candidate_id for candidate in batch]
     silent = any(j.label is None and j.score is None and j.unscored_reason is None for j in judgements)
     if not same or silent:
-        raise AssertionError(f"judge {one.name!r} must give one judgement per candidate, in order, each scored or with a reason")
+        raise AssertionError(
+            f"judge {one.name!r} must give one judgement per candidate, in order, each scored or with a reason"
+        )

@@ -29,7 +29,12 @@ class ArmPlan:
 
 
 def training_rows(
-    kept: "pl.DataFrame", *, arm: ArmPlan, tasks: Mapping[str, Task], judgements: Mapping[str, list[dict[str, Any]]], fingerprint: str
+    kept: "pl.DataFrame",
+    *,
+    arm: ArmPlan,
+    tasks: Mapping[str, Task],
+    judgements: Mapping[str, list[dict[str, Any]]],
+    fingerprint: str,
 ) -> Iterator[list[dict[str, Any]]]:
     """Batches of training rows, with the columns of `tables.TRAINING_ROWS`, in the order of the kept candidates."""
     columns = ["candidate_id", "task_id", "k", "completion", "score", "finish_reason", "model", "seed"]

@@ -56,7 +56,9 @@ class Outcome:
     failed: int
 
 
-def plan(tasks: Sequence[Task], pools: Sequence[Pool], *, sampling: Sampling, seed: int, identity: Any, store: ReplyStore) -> Plan:
+def plan(
+    tasks: Sequence[Task], pools: Sequence[Pool], *, sampling: Sampling, seed: int, identity: Any, store: ReplyStore
+) -> Plan:
     """Lists every completion wanted under its content key and looks all of them up.
 
     A key is the hash of the rendered messages, the policy's identity, the sampling parameters, the seed and k; nothing

@@ -33,7 +33,9 @@ def select(pool: "pl.DataFrame", *, config: Select, arm: str) -> "tuple[pl.DataF
     for task_id, group in by_task.items():
         reasons.update(_of_one_task(task_id, group, config))
     rows = [(arm, candidate_id, *reasons[candidate_id]) for candidate_id in pool["candidate_id"]]
-    table = pl.DataFrame(rows, schema={"arm": pl.String, "candidate_id": pl.String, "kept": pl.Boolean, "reason": pl.String}, orient="row")
+    table = pl.DataFrame(
+        rows, schema={"arm": pl.String, "candidate_id": pl.String, "kept": pl.Boolean, "reason": pl.String}, orient="row"
+    )
     drops = [reason for kept, reason in reasons.values() if not kept]
     return table, entry("select", arm, rows_in=len(pool), kept=len(pool) - len(drops), drops=drops)
 
@@ -51,5 +53,8 @@ def _of_one_task(task_id: str, group: list[tuple[str, int, float | None]], confi
         candidate_id: (True, f"{config.keep} {rank} of {len(group)}")
         for rank, (candidate_id, _, _) in enumerate(ordered[: config.per_task], 1)
     }
-    dropped = {candidate_id: (False, f"not among the {config.keep} {config.per_task}") for candidate_id, _, _ in ordered[config.per_task :]}
+    dropped = {
+        candidate_id: (False, f"not among the {config.keep} {config.per_task}")
+        for candidate_id, _, _ in ordered[config.per_task :]
+    }
     return kept | dropped

@@ -25,18 +25,22 @@ def rates(judged: "pl.DataFrame", *, labels: Sequence[str]) -> list[dict[str, An
     for context, judge in keys.iter_rows():
         part = judged.filter((pl.col("generation_context") == context) & (pl.col("judge") == judge))
         found = dict(part.group_by("label").len().iter_rows())
-        unscored = part.filter(pl.col("unscored_reason").is_not_null()).group_by("unscored_reason").len().sort("unscored_reason")
+        unscored = (
+            part.filter(pl.col("unscored_reason").is_not_null()).group_by("unscored_reason").len().sort("unscored_reason")
+        )
         counts = {label: found.pop(label, 0) for label in labels}
         found.pop(None, None)
-        out.append({
-            "context": context,
-            "role": part["role"][0],
-            "judge": judge,
-            "counts": counts | found,
-            "unscored": dict(unscored.iter_rows()),
-            "total": len(part),
-            "tasks": part["task_id"].n_unique(),
-        })
+        out.append(
+            {
+                "context": context,
+                "role": part["role"][0],
+                "judge": judge,
+                "counts": counts | found,
+                "unscored": dict(unscored.iter_rows()),
+                "total": len(part),
+                "tasks": part["task_id"].n_unique(),
+            }
+        )
     return out
 
 

@@ -52,7 +52,7 @@ class SplitWriter:
         with data.open("rb") as handle:
             digest = hashlib.file_digest(handle, "sha256").hexdigest()
         info = {"description": "", "citation": "", "homepage": "", "license": "", "features": features(self._schema)}
-        state = {
+        state: dict[str, Any] = {
             "_data_files": [{"filename": _DATA}],
             "_fingerprint": digest[:16],
             "_format_columns": None,

@@ -1,7 +1,7 @@
 """The folder of one run: tables, arms, report, and a manifest that is written last and says that all is there.
 
-    runs/<recipe>/<fingerprint>/manifest.json, *.parquet, arms/<arm>/, report.html
-    runs/<recipe>/latest -> the newest of them
+runs/<recipe>/<fingerprint>/manifest.json, *.parquet, arms/<arm>/, report.html
+runs/<recipe>/latest -> the newest of them
 """
 
 import io
@@ -58,7 +58,9 @@ class RunFolder:
         try:
             manifest: dict[str, Any] = orjson.loads(path.read_bytes())
         except orjson.JSONDecodeError as error:
-            raise StoreError(f"{path}: is damaged ({error}); delete the file to build the run again from stored replies") from None
+            raise StoreError(
+                f"{path}: is damaged ({error}); delete the file to build the run again from stored replies"
+            ) from None
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or "files" not in manifest:
             return None
         for name, facts in manifest["files"].items():
@@ -147,4 +149,6 @@ def require_writable(root: Path) -> None:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise InputError(f"output={root}: {nearest} cannot be written ({error.strerror}); give another folder with output=") from None
+        raise InputError(
+            f"output={root}: {nearest} cannot be written ({error.strerror}); give another folder with output="
+        ) from None

@@ -54,6 +54,8 @@ def quiet() -> Iterator[None]:
             # The trainer pins memory for a GPU that is not there, and TRL announces its own next major version.
             warnings.filterwarnings("ignore", message=".*pin_memory.*", category=UserWarning)
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"trl\..*")
+            # TRL's own config sets it under the old name.
+            warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated.*", category=FutureWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 READ_BACK = 2_000_000_000
 """Parameters up to which the saved model is read back and compared: above, a second copy may not fit."""
 
+VALIDATED = 64
+"""Validation rows, spread over the split, whose loss is taken before and after."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -133,7 +136,9 @@ class _Run:
         resume = checkpoints.prepare(work, self.request) if is_main() else _latest(work)
         trainer, trained_rows = _trainer(job, model, tokenizer, data=data, work=work)
         share = _check_before(job, trainer, tokenizer, data=data, rows=trained_rows)
-        facts = {"parameters": {"trainable": checks.trainable_parameters(trainer.model), "all": _num_parameters(trainer.model)}}
+        facts: dict[str, Any] = {
+            "parameters": {"trainable": checks.trainable_parameters(trainer.model), "all": _num_parameters(trainer.model)}
+        }
         before = checks.probe_logits(trainer.model, data.train) if _whole(trainer) else None
         losses_before = trainer.evaluate()["eval_loss"] if data.validation else None
         self._lap("checks")
@@ -249,7 +254,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, *, data: _Data, work: Path) -
         model=model,
         args=sft_config(config, output=work, seed=job.seed, steps=-(-len(rows) // config.batch_size), longest=longest),
         train_dataset=_as_dataset(data.train, Dataset).select(order),
-        eval_dataset=_as_dataset(data.validation, Dataset) if data.validation else None,
+        eval_dataset=_as_dataset(data.validation[:: -(-len(data.validation) // VALIDATED)], Dataset) if data.validation else None,
         processing_class=tokenizer,
         peft_config=adapters.lora_config(config),
     )

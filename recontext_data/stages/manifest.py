@@ -1,0 +1,130 @@
+"""The manifest of a run: all that was found, counted from its tables; and the files that are written from it."""
+
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recontext_data import __version__
+from recontext_data.contexts import render
+from recontext_data.stages import sample
+from recontext_data.stages.buying import Purse
+from recontext_data.stages.export import Exported
+from recontext_data.stages.prepared import Prepared
+from recontext_data.stages.recontextualize import ArmPlan
+from recontext_data.stages.sample import Outcome
+from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT, by_position, label_counts
+from recontext_data.store.files import replace_file
+from recontext_data.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def manifest(
+    build: Prepared,
+    *,
+    outcome: Outcome,
+    judged: "pl.DataFrame",
+    counts: list[dict[str, Any]],
+    exported: Mapping[str, Any],
+    purse: Purse,
+) -> dict[str, Any]:
+    """Everything but the ledger, the timings and the files, which `run` adds."""
+    recipe, environment = build.recipe, build.recipe.environment
+    replies = outcome.candidates.unique("reply_key")  # tasks with the same prompt share theirs
+    return {
+        "recipe_name": build.name,
+        "fingerprint": build.fingerprint,
+        "recipe": recipe.model_dump(mode="json"),
+        "versions": {
+            "recontext_data": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("polars", "pyarrow")},
+        },
+        "policy": {"description": build.policy.description, "identity": dict(build.policy.identity)},
+        "environment": {
+            "kind": environment.kind,
+            "labels": list(environment.labels),
+            "misbehaviour": environment.misbehaviour,
+            "licence": build.tasks.licence,
+        },
+        "contexts": {
+            name: {"stance": context.stance, "placement": context.placement, "text": context.text}
+            for name, context in recipe.contexts.items()
+        },
+        "tasks": len(build.tasks.tasks),
+        "rates": counts,
+        "position": by_position(judged, build.by_id, misbehaviour=environment.misbehaviour),
+        "arms": [_arm_facts(build, arm, *exported[arm.name]) for arm in build.arms],
+        "gates": [gate for done, _ in exported.values() for gate in done.gates],
+        "requests": {
+            "wanted": len(replies) + outcome.failed,
+            "found": len(replies) - outcome.bought,
+            "sampled": outcome.bought,
+            "failed": outcome.failed,
+        },
+        "tokens": {
+            "prompt": int(replies["prompt_tokens"].sum()),
+            "completion": int(replies["completion_tokens"].sum()),
+        },
+        "cost_usd": sample.cost_usd(replies, purse.price, factor=purse.factor) if purse.price else None,
+        "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _arm_facts(build: Prepared, arm: ArmPlan, done: Exported, kept: "pl.DataFrame") -> dict[str, Any]:
+    return {
+        "name": arm.name,
+        "kind": arm.kind,
+        "generation_context": arm.generation,
+        "training_context": arm.training,
+        "rows": done.rows,
+        "labels": label_counts(kept, build.recipe.environment.labels),
+        "select": build.recipe.select.keep,
+    }
+
+
+def finish(
+    build: Prepared, manifest: dict[str, Any], *, exported: Mapping[str, tuple[Exported, Any]], folder: RunFolder
+) -> dict[str, Any]:
+    """Cards, report, and then the manifest, which says that the rest is there."""
+    from recontext_data.reports.card import dataset_card
+    from recontext_data.reports.html import write_report
+
+    for arm in manifest["arms"]:
+        _write_text(folder.path / "arms" / arm["name"] / "README.md", dataset_card(manifest, arm))
+    samples = {name: _samples(build, done) for name, (done, _) in exported.items()}
+    write_report(folder.path, manifest, samples=samples)
+    return folder.finish(manifest)
+
+
+def _write_text(path: Path, text: str) -> None:
+    replace_file(path, lambda target: target.write_text(text, encoding="utf-8"))
+
+
+def _samples(build: Prepared, done: Exported) -> list[dict[str, Any]]:
+    """The first rows of an arm beside the prompt that they were sampled under."""
+    arms = {arm.name: arm for arm in build.arms}
+    tasks = build.by_id
+    return [
+        {
+            "task_id": row["task_id"],
+            "candidate_id": row["candidate_id"],
+            "k": row["k"],
+            "label": row["judgements"][0]["label"],
+            "generation_prompt": render(tasks[row["task_id"]].messages, arms[row["arm"]].generation_context),
+            "training_prompt": row["prompt"],
+            "completion": row["completion"][0]["content"],
+        }
+        for row in done.first_rows
+    ]
+
+
+def as_found(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a finished run as the screen shows it to a build that had nothing to do."""
+    wanted = manifest["requests"]["wanted"]
+    return manifest | {"requests": {"wanted": wanted, "found": wanted, "sampled": 0, "failed": 0}, "timings_seconds": {}}

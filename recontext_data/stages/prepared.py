@@ -1,0 +1,163 @@
+"""A build before anything is spent or written: what is sampled, what becomes of it, what it costs at most, and its name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recontext_data.arms import context_or_none, folder_name, kind_of, pools
+from recontext_data.contexts import render
+from recontext_data.environments.base import TaskSet
+from recontext_data.policies.base import Policy
+from recontext_data.policies.building import build_policy
+from recontext_data.policies.openai_batch import OpenAIBatchConfig
+from recontext_data.policies.openai_chat import OpenAIConfig
+from recontext_data.prices import Price, price_of
+from recontext_data.recipe import Recipe
+from recontext_data.records import Sampling, Task, content_hash
+from recontext_data.stages import sample
+from recontext_data.stages.recontextualize import ArmPlan
+from recontext_data.stages.sample import Plan, Pool
+from recontext_data.store.replies import ReplyStore
+
+if TYPE_CHECKING:
+    from recontext_data.reports.screen import Screen
+
+PAID = (OpenAIConfig, OpenAIBatchConfig)
+"""Policies that are paid by the token."""
+
+NOT_IN_ROWS = {"description", "environment", "policy", "limits", "prices", "evaluation", "training"}
+"""What of a recipe no row depends on; the environment and the policy are in the fingerprint as tasks and identity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A build that has been checked and planned; nothing is spent or written yet."""
+
+    name: str
+    recipe: Recipe
+    tasks: TaskSet
+    policy: Policy
+    pools: list[Pool]
+    arms: list[ArmPlan]
+    fingerprint: str
+
+    @property
+    def by_id(self) -> Mapping[str, Task]:
+        """The tasks by their id."""
+        return {task.task_id: task for task in self.tasks.tasks}
+
+
+def prepared(name: str, recipe: Recipe, *, output: Path, screen: "Screen | None" = None) -> Prepared:
+    """The build of a recipe, checked as far as that costs nothing: its tasks, its policy, every context on every task.
+
+    Raises:
+        InputError, SetupError, PolicyError: what is wrong with the input or missing on this machine.
+    """
+    tasks = recipe.environment.load(cache=output / "cache", screen=screen)
+    sampled = dict.fromkeys([*pools(recipe.arms), *recipe.measure.contexts])
+    trained = dict.fromkeys(arm.training for arm in recipe.arms)
+    for context in [*sampled, *trained]:  # a placement that cannot apply must not be found out after paying
+        for task in tasks.tasks:
+            render(task.messages, context_or_none(recipe.contexts, context), name=context)
+    contexts = {context: context_or_none(recipe.contexts, context) for context in sampled}
+    policy = build_policy(recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts)
+    return prepare(name, recipe, tasks=tasks, policy=policy)
+
+
+def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy) -> Prepared:
+    """Resolves pools and arms, and names the run by the hash of everything that its rows depend on."""
+    identity = dict(policy.identity)
+    content = recipe.model_dump(mode="json", exclude=NOT_IN_ROWS)
+    return Prepared(
+        name=name,
+        recipe=recipe,
+        tasks=tasks,
+        policy=policy,
+        pools=_pools(recipe),
+        arms=_arms(recipe),
+        fingerprint=content_hash([name, content, recipe.environment.kind, tasks.digest, identity]),
+    )
+
+
+def _pools(recipe: Recipe) -> list[Pool]:
+    wanted = dict.fromkeys(pools(recipe.arms))
+    made = [Pool(name=name, context=context_or_none(recipe.contexts, name), n=recipe.sampler.n, role="arms") for name in wanted]
+    extra = [name for name in dict.fromkeys(recipe.measure.contexts) if name not in wanted]
+    return made + [
+        Pool(name=name, context=context_or_none(recipe.contexts, name), n=recipe.measure.n, role="measured") for name in extra
+    ]
+
+
+def _arms(recipe: Recipe) -> list[ArmPlan]:
+    return [
+        ArmPlan(
+            name=folder_name(arm, recipe.contexts),
+            kind=kind_of(arm, recipe.contexts),
+            generation=arm.generation,
+            training=arm.training,
+            generation_context=context_or_none(recipe.contexts, arm.generation),
+            training_context=context_or_none(recipe.contexts, arm.training),
+            n=recipe.sampler.n,
+        )
+        for arm in recipe.arms
+    ]
+
+
+def plan(build: Prepared, store: ReplyStore) -> Plan:
+    """What is wanted and what must be bought."""
+    sampler = build.recipe.sampler
+    sampling = Sampling(temperature=sampler.temperature, top_p=sampler.top_p, max_tokens=sampler.max_tokens)
+    identity = dict(build.policy.identity)
+    return sample.plan(build.tasks.tasks, build.pools, sampling=sampling, seed=sampler.seed, identity=identity, store=store)
+
+
+def price(build: Prepared) -> tuple[Price | None, float]:
+    """The policy's price and the share of it that is charged; None for a model that is not paid by the token."""
+    policy = build.recipe.policy
+    if not isinstance(policy, PAID):
+        return None, 1.0
+    return price_of(policy.model, build.recipe.prices), getattr(build.policy, "price_factor", 1.0)
+
+
+def forecast(build: Prepared, store: ReplyStore) -> dict[str, Any]:
+    """What a build would ask for, for `dry_run=true`: nothing is sent or written."""
+    import polars as pl
+
+    ready = plan(build, store)
+    missing = {key for request in ready.requests for key in request.keys}
+    listed, factor = price(build)
+    rows = []
+    for pool in build.pools:
+        part = ready.wanted.filter(pl.col("generation_context") == pool.name)
+        requests = [request for request in ready.requests if request.tag == pool.name]
+        to_sample = sum(key in missing for key in part["reply_key"])
+        prompt_tokens, is_exact = sample.token_counts(requests, build.policy)
+        most = to_sample * build.recipe.sampler.max_tokens
+        rows.append(
+            {
+                "context": pool.name,
+                "role": pool.role,
+                "tasks": len(build.tasks.tasks),
+                "n": pool.n,
+                "wanted": len(part),
+                "found": len(part) - to_sample,
+                "to_sample": to_sample,
+                "requests": len(requests),
+                "prompt_tokens": prompt_tokens,
+                "is_exact": is_exact,
+                "max_completion_tokens": most,
+                "cost_usd": factor * listed.usd(prompt=prompt_tokens, completion=most) if listed else _free(build),
+            }
+        )
+    return {
+        "policy": build.policy.description,
+        "pools": rows,
+        "budget_usd": build.recipe.limits.budget_usd,
+        "price": listed.model_dump(mode="json") if listed else None,
+    }
+
+
+def _free(build: Prepared) -> float | None:
+    """0 for a model that is not paid by the token; None where a price is missing."""
+    return None if isinstance(build.recipe.policy, PAID) else 0.0
