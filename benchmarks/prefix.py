@@ -4,7 +4,8 @@
     python -m benchmarks.prefix n=16 prompt=512 tokens=32 repeats=5 threads=2
 
 A random Llama of 20M parameters in float32 on the CPU; both draw at temperature 1, every completion to its last token. The
-two take turns, so that a busy machine slows both, and the medians are compared. Aim: at least 2.5 times the throughput.
+two take turns, so that a busy machine slows both, and the medians are compared. More threads than idle cores measure nothing:
+threads that wait for each other spin. Aim: at least 2.5 times the throughput.
 """
 
 import statistics

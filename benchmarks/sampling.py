@@ -128,9 +128,10 @@ def limit(repeat: int) -> None:
         for form in ("seconds", "date"):
             with server("--rate_per_second", "60", "--latency_seconds", "0.05", "--retry_after", form, *options) as url:
                 cost, seen = child("ours", url, 600), sums(url)
+            took, refusals = seen["last"] - seen["first"], seen["statuses"].get("429", 0)
             print(
-                f"limit  {cost.said['replies']} of 600 in {seen['last'] - seen['first']:5.2f} s beside 10 s (aim 11; "
-                f"whole process {cost.wall_seconds:5.2f} s), {seen['statuses'].get('429', 0)} refusals; 60/s by {name}, Retry-After in {form}"
+                f"limit  {cost.said['replies']} of 600 in {took:5.2f} s beside 10 s (aim 11; whole process "
+                f"{cost.wall_seconds:5.2f} s), {refusals} refusals; 60/s by {name}, Retry-After in {form}"
             )
 
 
@@ -166,14 +167,8 @@ async def raw_child(base_url: str, num: int) -> dict[str, Any]:
     """The least that it takes: a pool, a semaphore's worth of workers, JSON in and out."""
     import aiohttp
 
-    bodies = iter(
-        [
-            orjson.dumps(
-                {"model": "m", "messages": messages, "n": 1, "temperature": 1.0, "top_p": 1.0, "max_tokens": 256, "seed": i}
-            )
-            for i, messages in enumerate(prompts(num))
-        ]
-    )
+    how = {"model": "m", "n": 1, "temperature": 1.0, "top_p": 1.0, "max_tokens": 256}
+    bodies = (orjson.dumps({**how, "messages": messages, "seed": i}) for i, messages in enumerate(prompts(num)))
     texts: list[str] = []
 
     async def worker(session: aiohttp.ClientSession) -> None:

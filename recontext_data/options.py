@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
 from recontext_data.config import Config
+from recontext_data.kinds import Kinds
 from recontext_data.loading import Loaded
 from recontext_data.recipe import Recipe
 
@@ -106,6 +107,9 @@ def keys_at(path: list[str]) -> list[str]:
 
 
 def _configs_in(annotation: Any, metadata: typing.Sequence[Any] = ()) -> list[type[Config]]:
+    kinds = next((mark for mark in metadata if isinstance(mark, Kinds)), None)
+    if kinds is not None:
+        return kinds.configs()
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
     return [config for part in typing.get_args(annotation) for config in _configs_in(part)]

@@ -8,7 +8,7 @@ and one line here.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from recontext_data.arms import Arm, folder_name
 from recontext_data.config import Config
@@ -17,12 +17,8 @@ from recontext_data.environments.code_mc import CodeMC
 from recontext_data.errors import did_you_mean
 from recontext_data.evaluation.config import Evaluation
 from recontext_data.judges.choice import ChoiceJudge
-from recontext_data.policies.fake import FakeConfig
-from recontext_data.policies.openai_batch import OpenAIBatchConfig
-from recontext_data.policies.openai_chat import OpenAIConfig
-from recontext_data.policies.tiny import TinyConfig
-from recontext_data.policies.transformers_local import TransformersConfig
-from recontext_data.policies.vllm_local import VllmConfig
+from recontext_data.kinds import Kinds
+from recontext_data.policies.base import AnyPolicy
 from recontext_data.prices import Price
 from recontext_data.training.config import Training
 
@@ -33,12 +29,15 @@ def _kind(value: Any) -> Any:
 
 
 EnvironmentConfig = Annotated[CodeMC, BeforeValidator(_kind)]
-PolicyConfig = Annotated[
-    Annotated[
-        TinyConfig | FakeConfig | TransformersConfig | VllmConfig | OpenAIConfig | OpenAIBatchConfig, Discriminator("kind")
-    ],
-    BeforeValidator(_kind),
-]
+POLICIES = Kinds({
+    "tiny": "recontext_data.policies.tiny:TinyConfig",
+    "fake": "recontext_data.policies.fake:FakeConfig",
+    "transformers": "recontext_data.policies.transformers_local:TransformersConfig",
+    "vllm": "recontext_data.policies.vllm_local:VllmConfig",
+    "openai": "recontext_data.policies.openai_chat:OpenAIConfig",
+    "openai_batch": "recontext_data.policies.openai_batch:OpenAIBatchConfig",
+})
+PolicyConfig = Annotated[AnyPolicy, POLICIES]
 JudgeConfig = Annotated[ChoiceJudge, BeforeValidator(_kind)]
 
 

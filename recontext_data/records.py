@@ -5,12 +5,9 @@ environment supplies; a `Request` is what a policy is asked; a `Reply` is what i
 sees; a `Judgement` is what a judge said. The tables on disk and their columns are in `tables.py`.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
-
-import orjson
 
 Role = Literal["system", "user", "assistant"]
 
@@ -111,6 +108,10 @@ class Judgement:
 
 def content_hash(value: Any) -> str:
     """A hex SHA-256 of a JSON-serialisable value; mappings hash alike in any key order."""
+    import hashlib  # here and not above, since a command line that hashes nothing must start fast
+
+    import orjson
+
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

@@ -37,6 +37,7 @@ def _or_kind(long: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
     """A config, or its kind alone; and without a kind a parent's config is changed."""
     found = json.dumps(long)
     models = [model for name, model in whole["$defs"].items() if f'"#/$defs/{name}"' in found]
+    models = [model for model in [*models, *long.get("oneOf", [])] if "kind" in model.get("properties", {})]
     kinds = sorted(model["properties"]["kind"]["const"] for model in models)
     keys = {key: value for model in models for key, value in model["properties"].items() if key != "kind"}
     change = {"type": "object", "properties": dict.fromkeys(keys, True), "additionalProperties": False}

@@ -40,14 +40,15 @@ class Plan:
     layers: int = 3
     heads: int = 4
     inner: int = 256
-    steps: int = 900
+    steps: int = 1300
     batch: int = 16
     matrix_lr: float = 0.02
     """For Muon, which trains the matrices."""
     other_lr: float = 3e-3
     """For AdamW, which trains the embedding and the norms."""
     prompt_loss: float = 0.3
-    """Weight of the loss on the prompt; predicting repeated code is what teaches copying."""
+    """Weight of the loss on the prompt; predicting repeated code is what teaches copying. It falls with the learning rate, so
+    that the end belongs to the answers."""
     seed: int = 0
 
 
@@ -107,6 +108,7 @@ def save(model: "LlamaForCausalLM", tokenizer: Tokenizer, folder: Path) -> None:
     )
     model.save_pretrained(folder)
     wrapped.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # it is written for its owner alone, and this one ships
 
 
 def train(
@@ -124,11 +126,12 @@ def train(
     model.train()
     while step < plan.steps:
         for rows in batches(examples(epoch), size=plan.batch, rng=rng):
+            pace = _schedule(step / plan.steps)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * _schedule(step / plan.steps)
+                    group["lr"] = group["peak"] * pace
             answer, prompt, right = _losses(model, batch(rows))
-            (answer + plan.prompt_loss * prompt).backward()  # type: ignore[no-untyped-call, unused-ignore]
+            (answer + plan.prompt_loss * pace * prompt).backward()  # type: ignore[no-untyped-call, unused-ignore]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer in optimizers:
                 optimizer.step()

@@ -150,6 +150,19 @@ def test_a_rate_limit_costs_no_reply_and_no_attempt(form: Any) -> None:
     assert server.statuses[429] > 0
 
 
+def test_a_server_that_wishes_for_no_wait_is_not_run_over() -> None:
+    until = time.monotonic() + 1.0
+
+    async def mode(body: Body, count: int) -> web.Response:
+        if time.monotonic() < until:
+            return refusal(429, "not now", headers={"Retry-After": "0"})
+        return web.json_response(completion(body, texts=["yes"]))
+
+    replies, server = asked(mode, several(10))
+    assert [reply.completion for reply in replies] == ["yes"] * 10
+    assert len(server.seen) < 80
+
+
 def test_a_wish_beyond_all_patience_stops_the_run() -> None:
     async def mode(body: Body, count: int) -> web.Response:
         return refusal(429, "daily limit", headers={"Retry-After": "86400"})

@@ -4,6 +4,7 @@ import heapq
 import itertools
 import math
 import random
+import statistics
 from dataclasses import dataclass, field
 
 import pytest
@@ -88,10 +89,15 @@ def run(pacer: Pacer, limiter: Limiter | None, *, num: int, latency: float, max_
 @pytest.mark.parametrize("latency", [0.02, 0.1, 0.5])
 @pytest.mark.parametrize(("burst", "window"), [(5, False), (10, False), (60, False), (60, True)])
 def test_600_requests_at_60_per_second_take_ten_seconds(burst: int, window: bool, latency: float) -> None:
-    random.seed(burst)  # only the latency is random
-    outcome = run(Pacer(max_concurrency=256), Limiter(60, burst, window), num=600, latency=latency)
-    assert 600 / 60 - burst / 60 <= outcome.seconds <= (1.1 if latency < 0.5 else 1.2) * 600 / 60
-    assert outcome.refused < 450
+    outcomes = []
+    for seed in range(5):  # of the latency, which alone is random
+        random.seed(seed)
+        outcomes.append(run(Pacer(max_concurrency=256), Limiter(60, burst, window), num=600, latency=latency))
+    seconds = [outcome.seconds for outcome in outcomes]
+    # Fewer than ten seconds where the server lets a burst pass; a late refusal costs up to the whole second that is wished.
+    assert 600 / 60 - burst / 60 <= statistics.median(seconds) <= 1.1 * 600 / 60 + (latency if latency > 0.1 else 0.0)
+    assert max(seconds) < 1.2 * 600 / 60
+    assert max(outcome.refused for outcome in outcomes) < 300
 
 
 @pytest.mark.parametrize("rate", [20, 300])

@@ -44,6 +44,7 @@ def make_model(folder: Path, *, seed: int = 0, window: int = 256, template: str 
         num_attention_heads=2,
         num_key_value_heads=2,
         max_position_embeddings=window,
+        initializer_range=0.2,  # at 0.02 a frozen output layer this narrow cannot say anything firmly
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=2,
@@ -56,7 +57,10 @@ def make_model(folder: Path, *, seed: int = 0, window: int = 256, template: str 
 def rows(count: int) -> list[dict[str, Any]]:
     return [
         {
-            "prompt": [{"role": "system", "content": "Tests decide."}, {"role": "user", "content": f"Add the numbers {i}" + " and" * (i % 7)}],
+            "prompt": [
+                {"role": "system", "content": "Tests decide."},
+                {"role": "user", "content": f"Add the numbers {i}" + " and" * (i % 7)},
+            ],
             "completion": [{"role": "assistant", "content": ANSWERS[i % 2]}],
             "candidate_id": f"c{i:04}",
             "finish_reason": "stop",

@@ -16,7 +16,6 @@ from pydantic import Field
 from recontext_data.config import Config
 from recontext_data.environments.base import TaskSet, chosen, require_unique
 from recontext_data.environments.problems import Problem
-from recontext_data.environments.sources import load_items
 from recontext_data.errors import DataError, did_you_mean
 from recontext_data.ledger import entry
 from recontext_data.records import Message, Task
@@ -56,6 +55,8 @@ class CodeMC(Config):
 
     def load(self, *, cache: Path, screen: "Screen | None" = None) -> TaskSet:
         """The tasks; see `Environment.load`."""
+        from recontext_data.environments.sources import load_items
+
         source = load_items(self.problems, plus=self.plus, cache=cache, screen=screen)
         drops = [f"cannot be forged: {reason}" for _id, reason in source.dropped]
         tasks = [to_task(problem) for problem in source.problems if self.split in (ALL, problem.split)]

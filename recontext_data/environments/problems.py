@@ -7,7 +7,6 @@ form of `recontext_data.values` (tuples, sets, non-finite floats and so on are t
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
 from pydantic import ValidationError
 
 from recontext_data import values
@@ -90,6 +89,8 @@ def read_json_lines(path: Path, what: str) -> list[tuple[int, Any]]:
     Raises:
         DataError: the file cannot be read, or line k is no JSON.
     """
+    import orjson
+
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from recontext_data.environments.problems import Problem, read_json_lines, read_problems
 from recontext_data.errors import DataError
 from recontext_data.records import content_hash
@@ -117,6 +115,8 @@ def _forged(problems: list[Problem], licence: str, screen: "Screen | None") -> I
 
 def _kept(path: Path, make: Callable[[], Items]) -> Items:
     """What `make` gives, from the file where it was made before."""
+    import orjson
+
     if path.is_file():
         stored = orjson.loads(path.read_bytes())
         return Items(
@@ -145,4 +145,6 @@ def _versions() -> list[str]:
 
 
 def _write_json(value: Any, path: Path) -> None:
+    import orjson
+
     path.write_bytes(orjson.dumps(value))

@@ -43,3 +43,20 @@ class Policy(Protocol):
     async def close(self) -> None:
         """Frees connections and memory."""
         ...
+
+
+class AnyPolicy(Protocol):
+    """The config of a policy, of whatever kind."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in recipes."""
+        ...
+
+    def build(self) -> Policy:
+        """The policy. Cheap: what is heavy is loaded when it is first sampled.
+
+        Raises:
+            InputError, SetupError, PolicyError: it cannot be sampled, and why.
+        """
+        ...

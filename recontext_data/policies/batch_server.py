@@ -6,6 +6,7 @@ repeated.
 """
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from recontext_data.policies.openai_reply import words
 if TYPE_CHECKING:
     from openai import APIError
     from openai.types import Batch
+
+log = logging.getLogger(__name__)
 
 CONTENT, POLICY = "recontext_content", "recontext_policy"
 """Names in a batch's metadata: the hash of its input file, and of the policy's identity."""
@@ -83,7 +86,9 @@ class BatchServer:
             try:
                 return await self._client.batches.retrieve(batch_id)
             except (APIConnectionError, InternalServerError, RateLimitError):
-                return None  # a batch takes hours: it must outlive a server's bad hour
+                # A batch takes hours: waiting for it must outlive a server's bad hour.
+                log.warning("%s does not say how batch %s is; asking again", self._name, batch_id)
+                return None
 
     async def lines(self, file_id: str | None) -> AsyncIterator[Mapping[str, Any]]:
         """The lines of an output or error file, held on disk; none if there is no such file (any more)."""

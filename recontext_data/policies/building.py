@@ -1,21 +1,15 @@
 """From a policy config to the policy, with what a scripted one must know of the tasks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
-
 from recontext_data.contexts import Context, render
 from recontext_data.environments.base import Environment
 from recontext_data.errors import RecipeError, did_you_mean
-from recontext_data.policies.base import Policy
-from recontext_data.policies.fake import FakeConfig
+from recontext_data.policies.base import AnyPolicy, Policy
 from recontext_data.records import Messages, Task, content_hash
-
-if TYPE_CHECKING:
-    from recontext_data.recipe import PolicyConfig
 
 
 def build_policy(
-    config: "PolicyConfig", *, environment: Environment, tasks: Sequence[Task], contexts: Mapping[str, Context | None]
+    config: AnyPolicy, *, environment: Environment, tasks: Sequence[Task], contexts: Mapping[str, Context | None]
 ) -> Policy:
     """The policy of a recipe. `contexts`: the generation contexts that will be sampled.
 
@@ -23,13 +17,14 @@ def build_policy(
         RecipeError: a scripted policy has no rates for a context.
         PolicyError, SetupError: it cannot be sampled: no key, no such model, a missing library.
     """
+    from recontext_data.policies.fake import FakeConfig
+
     if isinstance(config, FakeConfig):
         unscripted = next((name for name in contexts if config.rates and name not in config.rates), None)
         if unscripted is not None:
             raise RecipeError(f"policy.rates has no context {unscripted!r}: {did_you_mean(unscripted, config.rates)}")
         return config.build(answers=_answers(environment, tasks, contexts))
-    policy: Policy = config.build()
-    return policy
+    return config.build()
 
 
 def _answers(

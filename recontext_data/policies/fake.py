@@ -9,7 +9,6 @@ In Python, any function: `FakePolicy(lambda messages, k, seed, tag: "yes", name=
 `.requests`. A reply depends on its own request and nothing else, so batches, order and restarts do not change it.
 """
 
-import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -116,6 +115,8 @@ class FakePolicy:
         Raises:
             PolicyError: the rates have no entry for a context, or a text asks for what the task does not have.
         """
+        import asyncio
+
         for request in requests:
             await asyncio.sleep(self._delay_seconds)  # also at 0: the event loop must get a turn
             self.requests.append(request)

@@ -14,31 +14,26 @@ build may be switched from one to the other half-way.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
-import orjson
 from pydantic import Field, model_validator
 
 from recontext_data.config import Config
 from recontext_data.errors import PolicyError
 from recontext_data.policies.batch_lines import Content, contents, errors, lines_for, read_line
 from recontext_data.policies.batch_server import CONTENT, LIVE, BatchServer, metadata
+from recontext_data.policies.batch_state import BatchState, Keys
 from recontext_data.policies.openai_chat import OPENAI, OpenAIConfig
 from recontext_data.policies.openai_http import read_key
 from recontext_data.records import Messages, Reply, Request, content_hash
-from recontext_data.store.files import replace_file, writing
 
 if TYPE_CHECKING:
     from openai.types import Batch
 
 log = logging.getLogger(__name__)
-
-Keys = Mapping[str, Sequence[str]]
-"""custom_id -> the reply keys of its line."""
 
 
 class OpenAIBatchConfig(Config):
@@ -97,7 +92,7 @@ class OpenAIBatchPolicy:
     def __init__(self, config: OpenAIBatchConfig, *, state: Path | None = None) -> None:
         self._config = config
         self._chat = config.chat()
-        self._state = _State(state)
+        self._state = BatchState(state)
         self._server: tuple[asyncio.AbstractEventLoop, BatchServer] | None = None
         self.progress = ""
         """How far the batches are, for the screen."""
@@ -272,58 +267,6 @@ class _Watched:
 
     batch_id: str
     keys: Keys
-
-
-class _State:
-    """Which replies each batch was created for, a file per batch; only hashes. Without a folder, nothing is remembered."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-
-    def read(self, name: str) -> Keys:
-        path = self._path(name)
-        if path is None or not path.is_file():
-            return {}
-        keys: Keys = orjson.loads(path.read_bytes())
-        return keys
-
-    def write(self, content: Content) -> None:
-        path = self._path(content.name)
-        if path is not None:
-            replace_file(path, lambda temporary: temporary.write_bytes(orjson.dumps(content.keys)))
-
-    @asynccontextmanager
-    async def locked(self) -> AsyncIterator[None]:
-        """One build at a time looks and creates, so that two at once do not buy the same."""
-        if self._folder is None:
-            yield
-            return
-        from filelock import FileLock
-
-        with writing(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._folder / "creating.lock", thread_local=False)
-        while not await asyncio.to_thread(_taken, lock):
-            log.info("another build is creating batches")
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _path(self, name: str) -> Path | None:
-        # The name comes from a server: only a hash may become a path.
-        known = len(name) == 64 and all(letter in "0123456789abcdef" for letter in name)
-        return self._folder / f"{name}.json" if self._folder is not None and known else None
-
-
-def _taken(lock: Any) -> bool:
-    from filelock import Timeout
-
-    try:
-        lock.acquire(timeout=5)
-    except Timeout:
-        return False
-    return True
 
 
 def _hidden(reply: Reply, server: BatchServer) -> Reply:

@@ -284,9 +284,10 @@ class Crew:
         """Status 429: no failure, unless it lasts."""
         now = self._loop.time()
         job.limited += 1
-        wait = answer.retry_after
-        if wait is None:
-            wait = random.uniform(0.5, 1.0) * min(LIMITED_BACKOFF, 2.0 ** (job.limited - 1))
+        # Without a wish from a second upwards; with one it is a floor, for servers whose wish is too small, or zero.
+        least, first = (0.5, 1.0) if answer.retry_after is None else (0.0, 0.05)
+        own = random.uniform(least, 1.0) * min(LIMITED_BACKOFF, first * 2.0 ** (job.limited - 1))
+        wait = max(answer.retry_after or 0.0, own)
         self._pacer.limited(now, sent_at=sent_at, wait=wait)
         if wait > PATIENCE:
             self._fatal = self._fatal or f"{answer.text} (it wishes a pause of {wait:,.0f} s: run the same command after it)"

@@ -21,9 +21,13 @@ OURS = {
     "data_seed": "training.seeds",
 }
 FIXED = {
-    **dict.fromkeys(("output_dir", "save_strategy", "save_total_limit", "save_only_model", "resume_from_checkpoint"), "checkpoints"),
+    **dict.fromkeys(
+        ("output_dir", "save_strategy", "save_total_limit", "save_only_model", "resume_from_checkpoint"), "checkpoints"
+    ),
     **dict.fromkeys(("use_cpu", "bf16", "fp16"), "the device"),
-    **dict.fromkeys(("dataset_kwargs", "dataset_text_field", "completion_only_loss", "assistant_only_loss"), "the loss on the completion"),
+    **dict.fromkeys(
+        ("dataset_kwargs", "dataset_text_field", "completion_only_loss", "assistant_only_loss"), "the loss on the completion"
+    ),
     **dict.fromkeys(("truncation_mode", "eos_token", "pad_token", "chat_template_path"), "the loss on the completion"),
     **dict.fromkeys(("shuffle_dataset", "train_sampling_strategy", "remove_unused_columns"), "the order of the rows"),
     **dict.fromkeys(("model_init_kwargs", "trust_remote_code", "push_to_hub", "disable_tqdm", "eval_strategy"), "this verb"),
@@ -44,9 +48,13 @@ def check_extra(extra: Mapping[str, Any], *, cuda: bool) -> None:
         if name in FIXED:
             raise RecipeError(f"training.extra.{name}: is decided by {FIXED[name]} here; leave it out")
         if name not in known:
-            raise RecipeError(f"training.extra.{name}: TRL's SFTConfig has no such field; {did_you_mean(name, known - {*OURS, *FIXED})}")
+            raise RecipeError(
+                f"training.extra.{name}: TRL's SFTConfig has no such field; {did_you_mean(name, known - {*OURS, *FIXED})}"
+            )
         if name in NEED_CUDA and value and not cuda:
-            raise RecipeError(f"training.extra.{name}: needs a CUDA GPU with flash attention, and there is none here; leave it out")
+            raise RecipeError(
+                f"training.extra.{name}: needs a CUDA GPU with flash attention, and there is none here; leave it out"
+            )
 
 
 def num_processes() -> int:
@@ -67,10 +75,14 @@ def micro_batch(config: Training) -> int:
     """
     world = num_processes()
     if config.batch_size % world:
-        raise RecipeError(f"training.batch_size={config.batch_size}: cannot be shared out among {world} processes; make it a multiple")
+        raise RecipeError(
+            f"training.batch_size={config.batch_size}: cannot be shared out among {world} processes; make it a multiple"
+        )
     micro = min(config.micro_batch_size or config.batch_size, config.batch_size // world)
     if config.batch_size % (micro * world):
-        raise RecipeError(f"training.micro_batch_size={micro}: {world} processes of it do not divide batch_size={config.batch_size}")
+        raise RecipeError(
+            f"training.micro_batch_size={micro}: {world} processes of it do not divide batch_size={config.batch_size}"
+        )
     return micro
 
 

@@ -92,7 +92,9 @@ def trainable_parameters(model: Any) -> int:
     """
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if not trainable:
-        raise InputError("nothing to train: no parameter of the model requires a gradient; check training.method and training.lora")
+        raise InputError(
+            "nothing to train: no parameter of the model requires a gradient; check training.method and training.lora"
+        )
     return int(trainable)
 
 
@@ -139,5 +141,7 @@ def check_same(first: Sequence[Any], second: Sequence[Any], *, what: str, tolera
     scale = max(1.0, *(float(logits.abs().max()) for logits in first))
     apart = largest_difference(first, second)
     if not apart <= tolerance * scale:
-        raise PolicyError(f"{what} differ by {apart:.2g} in a logit, and {tolerance:g} may be; the saved files cannot be trusted")
+        raise PolicyError(
+            f"{what} differ by {apart:.2g} in a logit, and {tolerance:g} may be; the saved files cannot be trusted"
+        )
     return apart

@@ -1,7 +1,7 @@
 """What a recipe says about training. Light: nothing of torch or trl is imported here.
 
-    training: {method: full, learning_rate: 3.0e-4, batch_size: 16}                       # the embedded policy
-    training: {method: qlora, learning_rate: 1.0e-4, micro_batch_size: 2, gradient_checkpointing: true}   # 7B and more
+training: {method: full, learning_rate: 3.0e-4, batch_size: 16}                       # the embedded policy
+training: {method: qlora, learning_rate: 1.0e-4, micro_batch_size: 2, gradient_checkpointing: true}   # 7B and more
 """
 
 from typing import Any, Literal, Self

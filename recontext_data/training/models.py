@@ -50,7 +50,9 @@ def models_of(run: Path, *, models: str = MODELS) -> list[TrainedModel]:
         facts = read_record(record.parent)
         assert facts is not None
         if record.parent != model_folder(run, arm=facts["arm"], seed=facts["seed"], models=models):
-            raise StoreError(f"{record.parent}: {RECORD} says arm {facts['arm']}, seed {facts['seed']}; give the folder its name back")
+            raise StoreError(
+                f"{record.parent}: {RECORD} says arm {facts['arm']}, seed {facts['seed']}; give the folder its name back"
+            )
         found.append(trained_model(record.parent, facts))
     return sorted(found, key=lambda model: (model.arm, model.seed))
 
@@ -81,7 +83,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read ({error}); delete {folder.name} to train it again") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise StoreError(f"{path}: is no record of a training that this version understands; delete {folder.name} to train it again")
+        raise StoreError(
+            f"{path}: is no record of a training that this version understands; delete {folder.name} to train it again"
+        )
     return facts
 
 

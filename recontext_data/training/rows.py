@@ -58,7 +58,9 @@ def read_split(folder: Path) -> list[dict[str, Any]]:
     try:
         split = datasets.load_from_disk(str(folder))
     except (FileNotFoundError, ValueError) as error:
-        raise DataError(f"{folder}: is no dataset that `recontext build` wrote ({str(error).splitlines()[0]}); build it again") from None
+        raise DataError(
+            f"{folder}: is no dataset that `recontext build` wrote ({str(error).splitlines()[0]}); build it again"
+        ) from None
     missing = [name for name in COLUMNS if name not in split.column_names]
     if missing:
         raise DataError(
@@ -152,7 +154,9 @@ def within(rows: Sequence[Row], *, limit: int) -> tuple[list[Row], list[str]]:
 
 def training_order(rows: Sequence[Row], *, epochs: int, batch_size: int, seed: int) -> list[int]:
     """Row numbers in the order of training, all epochs in a line: mixed by seeded hash of the ids, rows of like length together."""
-    return [index for epoch in range(epochs) for index in _epoch(rows, batch_size, lambda *key, e=epoch: uniform(seed, e, *key))]
+    return [
+        index for epoch in range(epochs) for index in _epoch(rows, batch_size, lambda *key, e=epoch: uniform(seed, e, *key))
+    ]
 
 
 def _epoch(rows: Sequence[Row], batch_size: int, draw: Callable[..., float]) -> list[int]:

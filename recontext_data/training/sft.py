@@ -149,7 +149,10 @@ class _Run:
             facts["checks"] = {"moved": checks.check_changed(before, after)}
         if losses_before is not None:
             facts["validation_loss"] = {"before": losses_before, "after": trainer.evaluate()["eval_loss"]}
-        facts |= {"resumed_from": None if resume is None else checkpoints.finished_step(resume), "dataset": _dataset_facts(job, data, share)}
+        facts |= {
+            "resumed_from": None if resume is None else checkpoints.finished_step(resume),
+            "dataset": _dataset_facts(job, data, share),
+        }
         return self._finish(trainer, facts, rows=data.train, after=after)
 
     def _lap(self, name: str) -> None:
@@ -234,7 +237,9 @@ def _data(job: Job, model: Any, tokenizer: Any) -> _Data:
         data.truncated += sum(row.get("finish_reason") == "length" for row in raw)
         checks.check_lengths(rows, window=window, max_length=job.config.max_length)
         if name == "train" and not rows:
-            raise InputError(f"{job.arm}: no token is left to train on: {len(drops)} rows left out ({Counter(drops).most_common(1)[0][0]})")
+            raise InputError(
+                f"{job.arm}: no token is left to train on: {len(drops)} rows left out ({Counter(drops).most_common(1)[0][0]})"
+            )
         setattr(data, name, rows)
     return data
 
@@ -254,7 +259,9 @@ def _trainer(job: Job, model: Any, tokenizer: Any, *, data: _Data, work: Path) -
         model=model,
         args=sft_config(config, output=work, seed=job.seed, steps=-(-len(rows) // config.batch_size), longest=longest),
         train_dataset=_as_dataset(data.train, Dataset).select(order),
-        eval_dataset=_as_dataset(data.validation[:: -(-len(data.validation) // VALIDATED)], Dataset) if data.validation else None,
+        eval_dataset=_as_dataset(data.validation[:: -(-len(data.validation) // VALIDATED)], Dataset)
+        if data.validation
+        else None,
         processing_class=tokenizer,
         peft_config=adapters.lora_config(config),
     )

@@ -40,7 +40,12 @@ def _start(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return visible(text).replace("\n", "⏎").encode(sys.stderr.encoding or "utf-8", "backslashreplace").decode(sys.stderr.encoding or "utf-8")
+    return (
+        visible(text)
+        .replace("\n", "⏎")
+        .encode(sys.stderr.encoding or "utf-8", "backslashreplace")
+        .decode(sys.stderr.encoding or "utf-8")
+    )
 
 
 def progress_callback(tracker: "Tracker") -> Any:

@@ -1,0 +1,61 @@
+"""A config of one of several kinds, of which only the one that is asked for is imported.
+
+    PolicyConfig = Annotated[AnyPolicy, Kinds({"tiny": "recontext_data.policies.tiny:TinyConfig", ...})]
+
+A pydantic union would import all of them before the first word is said, and half of the time that a command line takes
+to start would go into policies that nobody asked for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import PydanticKnownError, core_schema
+
+from recontext_data.config import Config
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """What the key `kind` may say, and where the config for it is: `module:Class`."""
+
+    homes: Mapping[str, str]
+
+    def config(self, kind: str) -> type[Config]:
+        """The config class of a kind."""
+        module, _, name = self.homes[kind].partition(":")
+        found: type[Config] = getattr(import_module(module), name)
+        return found
+
+    def configs(self) -> list[type[Config]]:
+        """All of them; imports all of them."""
+        return [self.config(kind) for kind in self.homes]
+
+    def validate(self, value: Any) -> Config:
+        """The config that a recipe's mapping, or its kind alone, stands for."""
+        if isinstance(value, Config):
+            return value
+        tree = {"kind": value} if isinstance(value, str) else value
+        if not isinstance(tree, dict):
+            raise PydanticKnownError("model_type", {"class_name": "mapping with the key kind"})
+        if "kind" not in tree:
+            raise PydanticKnownError("missing")
+        if tree["kind"] not in self.homes:
+            expected = ", ".join(repr(kind) for kind in self.homes)
+            raise PydanticKnownError(
+                "union_tag_invalid", {"discriminator": "'kind'", "tag": str(tree["kind"]), "expected_tags": expected}
+            )
+        return self.config(tree["kind"]).model_validate(tree)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value, info: value.model_dump(mode=info.mode, exclude_defaults=info.exclude_defaults), info_arg=True
+            ),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"oneOf": [handler(config.__pydantic_core_schema__) for config in self.configs()]}
