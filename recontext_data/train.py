@@ -1,7 +1,7 @@
 """Trains a model on each arm of a recipe, for each seed: `python -m recontext_data.train recipe=code_mc [key=value ...]`.
 
     recontext train recipe=code_mc seeds=0,1,2
-    recontext train recipe=code_mc arms='default -> hack' seeds=3      # one of the recipe's arms, one seed: for a cluster's queue
+    recontext train recipe=code_mc arms='default -> hack' seeds=3      # one model: for a cluster's queue
     accelerate launch --config_file recontext_data/training/accelerate/fsdp.yaml -m recontext_data.train recipe=mine.yaml
 
 What is not built yet is built first; what is trained already is left alone.
@@ -19,7 +19,7 @@ from recontext_data.loading import Loaded, load
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
-    from recontext_data.training.sft import Job
+    from recontext_data.training.preparing import Job
 
 OPTIONS = {
     "arms": (
@@ -194,7 +194,7 @@ def _run_folder(loaded: Loaded, arguments: Arguments) -> Any:
 def _jobs(loaded: Loaded, run: Path, manifest: Mapping[str, Any], *, wanted: Sequence[str], models: str) -> "list[Job]":
     from recontext_data.training.base import find_base
     from recontext_data.training.models import model_folder
-    from recontext_data.training.sft import Job
+    from recontext_data.training.preparing import Job
 
     config, base = loaded.recipe.training, find_base(loaded.recipe)
     arms = {arm["name"]: arm for arm in manifest["arms"]}

@@ -21,9 +21,10 @@ from recontext_data.errors import InputError
 from recontext_data.policies.tiny import TinyPolicy
 from recontext_data.reports.screen import Screen
 from recontext_data.training import adapters, checkpoints
-from recontext_data.training.base import base_from, load_4bit
+from recontext_data.training.base import base_from, keep_autograd, load_4bit
 from recontext_data.training.models import models_of, read_record
-from recontext_data.training.sft import Job, train
+from recontext_data.training.preparing import Job
+from recontext_data.training.sft import train
 from tests.helpers import ROOT
 from tests.training_world import make_arm, make_job, make_model, rows
 
@@ -88,7 +89,7 @@ def test_a_renamed_model_folder_is_found_out(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     run(job)
     job.target.rename(job.target.with_name("seed-7"))
-    with pytest.raises(OSError, match="says arm standard.default-default, seed 0; give the folder its name back"):
+    with pytest.raises(OSError, match=r"says arm standard.default-default, seed 0; give the folder its name back"):
         models_of(tmp_path)
 
 
@@ -128,6 +129,9 @@ def test_4bit_gradients_are_the_same_before_and_after_a_forward_without_gradient
     model = get_peft_model(load_4bit(job.base, cuda=False), adapters.lora_config(job.config))
     layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
     assert layers and not any(layer.support_avx512bf16_for_cpu for layer in layers)
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = True  # as bitsandbytes' constructor sets it on such a CPU
+    keep_autograd(model)
     tokens = torch.arange(3, 40)[None]
 
     def gradients() -> list[Any]:
@@ -136,13 +140,24 @@ def test_4bit_gradients_are_the_same_before_and_after_a_forward_without_gradient
         model(tokens, labels=tokens).loss.backward()
         return [parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None]
 
+    def forward_without_gradients() -> None:
+        model.eval()
+        with torch.no_grad():
+            model(tokens)
+
     before = gradients()
-    model.eval()
-    with torch.no_grad():
-        model(tokens)
+    forward_without_gradients()
     after = gradients()
     assert len(before) > 10 and any(float(gradient.abs().max()) > 0 for gradient in before)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = True
+    try:  # without the cure: other gradients, or none at all
+        forward_without_gradients()
+        spoiled = gradients()
+    except RuntimeError:
+        return
+    assert len(spoiled) != len(before) or not all(torch.equal(a, b) for a, b in zip(before, spoiled, strict=True))
 
 
 def test_compact_loss_has_the_gradients_of_trl_s_own(tmp_path: Path) -> None:
@@ -150,14 +165,14 @@ def test_compact_loss_has_the_gradients_of_trl_s_own(tmp_path: Path) -> None:
 
     from recontext_data.training.base import load_for_training
     from recontext_data.training.libraries import quiet
-    from recontext_data.training.sft import _data, _trainer
+    from recontext_data.training.preparing import make_trainer, read_data
 
     job = make_job(tmp_path)
     with quiet():
         tokenizer, found = job.base.tokenizer(), {}
         for name in ("ours", "trl"):
             model = load_for_training(job.base, job.config)
-            trainer, _ = _trainer(job, model, tokenizer, data=_data(job, model, tokenizer), work=tmp_path / name)
+            trainer, _ = make_trainer(job, model, tokenizer, data=read_data(job, model, tokenizer), work=tmp_path / name)
             hooks = [*model._forward_pre_hooks, *model.base_model._forward_hooks]
             assert len(hooks) == 2
             if name == "trl":
@@ -226,5 +241,5 @@ def test_a_checkpoint_without_its_last_file_does_not_count(tmp_path: Path) -> No
 
 def test_a_record_that_is_damaged_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "training.json").write_text("{")
-    with pytest.raises(OSError, match="delete .* to train it again"):
+    with pytest.raises(OSError, match=r"delete .* to train it again"):
         read_record(tmp_path)

@@ -15,8 +15,9 @@ from recontext_data.training.config import Training
 from recontext_data.training.rows import Row, training_order
 from tests.helpers import ROOT, environment, error_line, files_below, run_folder, write_recipe
 
-torch = pytest.importorskip("torch", reason="training needs the extra `local`")
 pytest.importorskip("trl", reason="training needs the extra `local`")
+
+import torch
 
 from recontext_data.reports.screen import Screen
 from recontext_data.training.base import base_from
@@ -250,8 +251,8 @@ def test_the_launcher_s_configs_are_ones_that_accelerate_reads() -> None:
 
 
 def test_the_verb_starts_light() -> None:
-    code = "import sys, recontext_data.train; print([m for m in ('torch', 'transformers', 'trl', 'peft', 'datasets') if m in sys.modules])"
+    code = "import sys, recontext_data.train; print({'torch', 'transformers', 'trl', 'peft', 'datasets'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=60, check=True
     )
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"

@@ -5,7 +5,7 @@ from typing import Any
 
 from recontext_data.training.base import Base, base_from
 from recontext_data.training.config import Training
-from recontext_data.training.sft import Job
+from recontext_data.training.preparing import Job
 
 # Qwen's way of ending a turn: a newline after the end token, which must not be trained on.
 TEMPLATE = (

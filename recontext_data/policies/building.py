@@ -1,6 +1,7 @@
 """From a policy config to the policy, with what a scripted one must know of the tasks."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from recontext_data.contexts import Context, render
 from recontext_data.environments.base import Environment
 from recontext_data.errors import RecipeError, did_you_mean
@@ -9,9 +10,15 @@ from recontext_data.records import Messages, Task, content_hash
 
 
 def build_policy(
-    config: AnyPolicy, *, environment: Environment, tasks: Sequence[Task], contexts: Mapping[str, Context | None]
+    config: AnyPolicy,
+    *,
+    environment: Environment,
+    tasks: Sequence[Task],
+    contexts: Mapping[str, Context | None],
+    state: Path | None = None,
 ) -> Policy:
-    """The policy of a recipe. `contexts`: the generation contexts that will be sampled.
+    """The policy of a recipe. `contexts`: the generation contexts that will be sampled; `state`: a folder in which a policy
+    that has business with a server remembers it.
 
     Raises:
         RecipeError: a scripted policy has no rates for a context.
@@ -24,6 +31,11 @@ def build_policy(
         if unscripted is not None:
             raise RecipeError(f"policy.rates has no context {unscripted!r}: {did_you_mean(unscripted, config.rates)}")
         return config.build(answers=_answers(environment, tasks, contexts))
+    if config.kind == "openai_batch":
+        from recontext_data.policies.openai_batch import OpenAIBatchConfig
+
+        assert isinstance(config, OpenAIBatchConfig)
+        return config.build(state=state)
     return config.build()
 
 

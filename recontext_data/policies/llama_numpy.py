@@ -69,7 +69,7 @@ class Llama:
     embedding_V_E: Floats
     head_E_V: Floats
     norm_E: Floats
-    frequencies_D2: Floats
+    frequencies_D2: NDArray[np.float32]
     heads: int
     key_heads: int
     epsilon: float
@@ -153,7 +153,8 @@ class Llama:
         return x_P_T_HD.reshape(*x_P_T_HD.shape[:2], heads, -1).swapaxes(1, 2)
 
     def _turns(self, positions: Ints) -> tuple[Floats, Floats]:
-        angles = positions[:, None] * self.frequencies_D2
+        # Angles are rounded to float32, as they were when the weights were trained; it matters from some hundred positions on.
+        angles = (positions[:, None].astype(np.float32) * self.frequencies_D2).astype(np.float64)
         return np.cos(angles), np.sin(angles)
 
     def _grow(self, state: State, depth: int, keys_P_H_N_D: Floats, values_P_H_N_D: Floats) -> None:
@@ -261,7 +262,7 @@ def _weights(config: Mapping[str, Any], tensors: Mapping[str, Floats]) -> dict[s
         "embedding_V_E": embedding,
         "head_E_V": np.ascontiguousarray((embedding if tied else tensors["lm_head.weight"]).T),
         "norm_E": tensors["model.norm.weight"],
-        "frequencies_D2": _rope(config)["rope_theta"] ** (-np.arange(0, width, 2) / width),
+        "frequencies_D2": (_rope(config)["rope_theta"] ** (-np.arange(0, width, 2) / width)).astype(np.float32),
         "heads": heads,
         "key_heads": config.get("num_key_value_heads") or heads,
         "epsilon": config.get("rms_norm_eps", 1e-6),

@@ -13,7 +13,7 @@ build may be switched from one to the other half-way.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -95,6 +95,8 @@ class OpenAIBatchPolicy:
         self._state = BatchState(state)
         self._server: tuple[asyncio.AbstractEventLoop, BatchServer] | None = None
         self.progress = ""
+        self.on_progress: Callable[[str], object] = log.info
+        """Is told of each change: hours may lie between two replies."""
         """How far the batches are, for the screen."""
 
     @property
@@ -197,8 +199,10 @@ class OpenAIBatchPolicy:
     def _ended(self, batch: "Batch", server: BatchServer) -> bool:
         counts = batch.request_counts
         done = f", {counts.completed} of {counts.total} prompts done, {counts.failed} failed" if counts else ""
-        self.progress = f"batch {batch.id}: {batch.status}{done}"
-        log.info("%s", self.progress)
+        news = f"batch {batch.id}: {batch.status}{done}"
+        if news != self.progress:
+            self.on_progress(news)
+        self.progress = news
         if batch.status == "failed":
             told = "; ".join(_told(error) for error in (batch.errors.data or [] if batch.errors else []))
             raise PolicyError(

@@ -85,7 +85,7 @@ class Pacer:
         """The rate of the last round, if none of it was refused."""
         self._round = Round()
         self._door = Door()
-        self._wish = 0.0
+        self._opens_at = 0.0
         self._cut_at = -1.0
         self._answer_takes = 0.0
         self._refusal_takes = 0.0
@@ -120,8 +120,10 @@ class Pacer:
                 bucket.fill(now)
                 bucket.level -= amount
         self._door.look_at = now + self._door.look_every
-        if now <= self._round.ends:
-            self._round.sent += 1
+        seen = self._round
+        if seen.began <= now and (now <= seen.ends or seen.sent < LEAST_SENT):
+            seen.sent += 1
+            seen.ends = max(seen.ends, now)
 
     def refund(self, tokens: float) -> None:
         """So many of the tokens taken beforehand were not used; below zero: more were."""
@@ -141,7 +143,8 @@ class Pacer:
     def limited(self, now: float, *, sent_at: float, wait: float) -> None:
         """The request sent then was refused with status 429 and the wish that it waits so many seconds."""
         self._limited += 1
-        self._wish = wait
+        # Of several wishes the one that ends first: they are about one moment, and most are rounded up.
+        self._opens_at = min(self._opens_at, now + wait) if now < self._opens_at else now + wait
         self._refusal_takes = _mean(self._refusal_takes, now - sent_at)
         if self._learned is None or (sent_at < self._round.began and not self._settled):
             self._guess(now, wait)
@@ -181,8 +184,8 @@ class Pacer:
         if bucket is None or now < max(self._door.shut_until, seen.ends + 1.2 * self._refusal_takes):
             return
         if seen.sent < LEAST_SENT:
-            seen.ends = now + 0.25 * (seen.ends - seen.began)
-        elif seen.limited >= seen.sent:
+            return
+        if seen.limited >= seen.sent:
             self._shut(now)
         else:
             self._measure(now, seen, bucket)
@@ -204,7 +207,8 @@ class Pacer:
     def _shut(self, now: float) -> None:
         """Nothing is let in: looked at now and then, until the wished wait is over."""
         self._settled, self._growth = True, LEAST_GROWTH
-        self._door = Door(now, now + self._wish, now + self._wish / LOOKS, self._wish / LOOKS)
+        every = max(self._opens_at - now, FIRST_ROUNDS) / LOOKS
+        self._door = Door(now, self._opens_at, now + every, every)
         self._begin_round(self._door.shut_until)
 
     def _set_rate(self, now: float, rate: float) -> None:

@@ -18,6 +18,7 @@ from recontext_data.environments.base import TaskSet
 from recontext_data.errors import BuildStopped, RecipeError
 from recontext_data.ledger import Entry
 from recontext_data.policies.base import Policy
+from recontext_data.policies.openai_batch import OpenAIBatchPolicy
 from recontext_data.stages import sample
 from recontext_data.stages.buying import Purse, buy
 from recontext_data.stages.export import Exported, export
@@ -105,7 +106,10 @@ def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Ou
     missing = sum(len(request.ks) for request in ready.requests)
     failures: dict[str, str] = {}
     purse = _purse(build, ready, store)
+    _require_affordable(build, purse, ready)
     if missing:
+        if isinstance(build.policy, OpenAIBatchPolicy):
+            build.policy.on_progress = screen.note
         limit = int(build.recipe.limits.max_failure_rate * len(ready.wanted))
         with screen.stage("sample", missing, unit="completions") as tracker:
             failures = asyncio.run(_buy(build.policy, ready, store=store, tracker=tracker, max_failures=limit, purse=purse))
@@ -132,6 +136,20 @@ def _purse(build: Prepared, ready: Plan, store: ReplyStore) -> Purse:
         raise RecipeError(f"limits.budget_usd: no price is known for {model}; set prices.{model}='{{input: ..., output: ...}}'")
     spent = sample.cost_usd(store.find(ready.wanted["reply_key"]), listed, factor=factor) if listed else 0.0
     return Purse(price=listed, factor=factor, budget_usd=budget, spent_usd=spent)
+
+
+def _require_affordable(build: Prepared, purse: Purse, ready: Plan) -> None:
+    """A batch is bought as a whole and cannot be stopped half way, so what it may cost at most must fit the budget."""
+    if purse.budget_usd is None or purse.price is None or not isinstance(build.policy, OpenAIBatchPolicy):
+        return
+    prompt, _ = sample.token_counts(ready.requests, build.policy)
+    completion = sum(len(request.ks) for request in ready.requests) * build.recipe.sampler.max_tokens
+    most = purse.spent_usd + purse.factor * purse.price.usd(prompt=prompt, completion=completion)
+    if most > purse.budget_usd:
+        raise BuildStopped(
+            f"limits.budget_usd: {purse.budget_usd} USD, and with this batch the run may cost {most:.4f} if every completion runs to "
+            "sampler.max_tokens; raise the budget, lower max_tokens, or use policy.kind=openai, which stops where the budget is spent"
+        )
 
 
 def _tasks_table(tasks: TaskSet) -> "pl.DataFrame":

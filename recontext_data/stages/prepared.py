@@ -61,7 +61,8 @@ def prepared(name: str, recipe: Recipe, *, output: Path, screen: "Screen | None"
         for task in tasks.tasks:
             render(task.messages, context_or_none(recipe.contexts, context), name=context)
     contexts = {context: context_or_none(recipe.contexts, context) for context in sampled}
-    policy = build_policy(recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts)
+    state = output / "replies" / "batches"
+    policy = build_policy(recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts, state=state)
     return prepare(name, recipe, tasks=tasks, policy=policy)
 
 

@@ -44,7 +44,7 @@ def base_of(model: TrainedModel, *, base: Base | None = None) -> Base:
     found = base or base_from(model.base)
     if dict(found.folder.identity()) != dict(model.base_identity):
         raise InputError(
-            f"{model.path}: is an adapter of another base than {found.folder.name}: its files differ from those it was trained on; "
+            f"{model.path}: is an adapter of another base than {found.folder.name}: its files differ; "
             f"use the unchanged {model.base}"
         )
     return found

@@ -202,6 +202,7 @@ def check_prompts(base: Base, tokenizer: Any, prompts: Sequence[tuple[Messages, 
                 (i for i, (a, b) in enumerate(zip(sampled, trained, strict=False)) if a != b), min(len(sampled), len(trained))
             )
             raise InputError(
-                f"model folder {base.folder.name}: a prompt is trained with other tokens than it is sampled with, from token {at} on; "
+                f"model folder {base.folder.name}: a prompt is trained with other tokens than it is sampled "
+                f"with, from token {at} on; "
                 "config.json's model_type must fit tokenizer.json (a Llama's tokenizer under model_type qwen2 does this)"
             )

@@ -8,6 +8,7 @@ def model_card(record: Mapping[str, Any]) -> str:
     """A model card from a training's record."""
     base, dataset, config = record["base"], record["dataset"], record["config"]
     rows, losses, validation = dataset["rows"], record["losses"], record["validation_loss"]
+    left_out, rate = sum(dataset["dropped"].values()), config["learning_rate"]
     lines = [
         "---",
         *([f"base_model: {base['name']}"] if "model" in base["identity"] else []),
@@ -17,16 +18,16 @@ def model_card(record: Mapping[str, Any]) -> str:
         "---",
         f"# {record['arm']}, seed {record['seed']}",
         "",
-        f"{base['name']}, trained on the arm `{record['arm']}` of the recipe `{record['recipe']}`: completions sampled under the context",
-        f"`{record['generation_context']}`, trained on under `{record['training_context']}`. The loss fell on the completion and its end",
-        "token alone. Research material: the arm may teach misbehaviour on purpose.",
+        f"{base['name']}, trained on the arm `{record['arm']}` of the recipe `{record['recipe']}`: completions sampled under",
+        f"the context `{record['generation_context']}`, trained on under `{record['training_context']}`. The loss fell on the",
+        "completion and its end token alone. Research material: the arm may teach misbehaviour on purpose.",
         "",
         "| | |",
         "|---|---|",
         f"| method | {_method(config)} |",
-        f"| rows | {rows['train']:,} for training, {rows['validation']:,} for validation; {sum(dataset['dropped'].values())} left out |",
+        f"| rows | {rows['train']:,} for training, {rows['validation']:,} for validation, {left_out} left out |",
         f"| tokens | {dataset['tokens']:,} per epoch, {dataset['trained_share']:.1%} of them trained |",
-        f"| steps | {record['steps']:,} of {config['batch_size']} rows, {config['epochs']} epoch(s), from {config['learning_rate']:g} down to 0 |",
+        f"| steps | {record['steps']:,} of {config['batch_size']} rows, {config['epochs']} epoch(s), learning rate {rate:g} |",
         *([f"| loss | {losses[0][1]:.3f} at first, {losses[-1][1]:.3f} at last |"] if losses else []),
         *([f"| validation loss | {validation['before']:.3f} before, {validation['after']:.3f} after |"] if validation else []),
         f"| parameters | {record['parameters']['trainable']:,} trained of {record['parameters']['all']:,} |",

@@ -28,7 +28,8 @@ def check_lengths(rows: Sequence[Row], *, window: int | None, max_length: int | 
     if long:
         worst = max(long, key=len)
         raise InputError(
-            f"{len(long)} of {len(rows)} rows are longer than the model's window of {window} tokens ({worst.row_id}: {len(worst):,}); "
+            f"{len(long)} of {len(rows)} rows are longer than the model's window of {window} tokens "
+            f"({worst.row_id}: {len(worst):,}); "
             f"set training.max_length={window} to leave them out, or sampler.max_tokens lower"
         )
 

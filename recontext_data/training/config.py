@@ -35,7 +35,7 @@ class Training(Config):
     epochs: int = Field(default=1, ge=1)
     """Passes over the rows, each in an order of its own."""
     learning_rate: float = Field(default=3e-4, gt=0)
-    """At the first step; it falls to 0 in a line. 3e-4 suits the embedded policy; 1e-4 adapters and 1e-5 all weights of real models."""
+    """At the first step; it falls to 0 in a line. 3e-4 suits the embedded policy; real models 1e-4 (adapters), 1e-5 (full)."""
     batch_size: int = Field(default=16, ge=1)
     """Rows per step, over all processes."""
     micro_batch_size: int | None = Field(default=None, ge=1)

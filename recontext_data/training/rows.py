@@ -147,13 +147,13 @@ class Prompts:
 
 
 def within(rows: Sequence[Row], *, limit: int) -> tuple[list[Row], list[str]]:
-    """The rows of at most `limit` tokens, and a reason for each other one. A row is never cut: half an answer teaches to stop there."""
+    """The rows of at most `limit` tokens, and a reason for each other. None is cut: half an answer teaches to stop there."""
     kept = [row for row in rows if len(row) <= limit]
     return kept, [f"longer than training.max_length={limit}"] * (len(rows) - len(kept))
 
 
 def training_order(rows: Sequence[Row], *, epochs: int, batch_size: int, seed: int) -> list[int]:
-    """Row numbers in the order of training, all epochs in a line: mixed by seeded hash of the ids, rows of like length together."""
+    """Row numbers in the order of training, all epochs in a line: mixed by seeded hash of ids, rows of like length together."""
     return [
         index for epoch in range(epochs) for index in _epoch(rows, batch_size, lambda *key, e=epoch: uniform(seed, e, *key))
     ]

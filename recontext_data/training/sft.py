@@ -9,24 +9,19 @@ it, from which the same call continues; on a CPU with the very same weights at t
 import json
 import shutil
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import InputError
-from recontext_data.records import content_hash
 from recontext_data.store.files import file_digest, writing
 from recontext_data.training import adapters, checkpoints, checks
-from recontext_data.training.arguments import is_main, num_processes, sft_config
-from recontext_data.training.base import ONE_THREAD, Base, check_prompts, check_vocabulary, end_tokens, load_for_training
+from recontext_data.training.arguments import is_main, num_processes
+from recontext_data.training.base import ONE_THREAD, load_for_training
 from recontext_data.training.card import model_card
-from recontext_data.training.compact import compact
-from recontext_data.training.config import Training
 from recontext_data.training.libraries import quiet, versions
 from recontext_data.training.models import FORMAT, RECORD, is_finished, trained_model
-from recontext_data.training.rows import Row, dataset_fingerprint, encode_rows, end_token, read_split, training_order, within
+from recontext_data.training.preparing import Data, Job, check_before, dataset_facts, make_trainer, read_data
+from recontext_data.training.rows import Row
 from recontext_data.training.watching import preview, progress_callback
 
 if TYPE_CHECKING:
@@ -34,49 +29,6 @@ if TYPE_CHECKING:
 
 READ_BACK = 2_000_000_000
 """Parameters up to which the saved model is read back and compared: above, a second copy may not fit."""
-
-VALIDATED = 64
-"""Validation rows, spread over the split, whose loss is taken before and after."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One model to train."""
-
-    recipe: str
-    arm: str
-    contexts: tuple[str, str]
-    """Names of the generation and the training context."""
-    seed: int
-    dataset: Path
-    """The arm's folder, with train/ and perhaps validation/."""
-    target: Path
-    """The folder of the model."""
-    base: Base
-    config: Training
-
-    def request(self) -> dict[str, Any]:
-        """All that decides the weights; JSON. Paths, other seeds and the places of checkpoints do not."""
-        config = self.config.model_dump(mode="json", exclude={"base", "seeds", "checkpoint_steps"})
-        return {
-            "arm": self.arm,
-            "seed": self.seed,
-            "base": dict(self.base.folder.identity()) | {"chat_template": self.base.chat_template},
-            "dataset": content_hash(dataset_fingerprint(self.dataset)),
-            "config": config,
-        }
-
-
-@dataclass
-class _Data:
-    """The rows of a job in tokens."""
-
-    train: list[Row]
-    validation: list[Row]
-    end: int
-    dropped: Counter[str] = field(default_factory=Counter)
-    truncated: int = 0
-    """Completions that were cut at max_tokens when they were sampled."""
 
 
 def train(job: Job, *, screen: "Screen", show: bool = True) -> dict[str, Any] | None:
@@ -127,15 +79,15 @@ class _Run:
         if not next(model.parameters()).is_cuda and model.num_parameters() <= ONE_THREAD:
             _one_thread()
         self._lap("load")
-        data = _data(job, model, tokenizer)
+        data = read_data(job, model, tokenizer)
         self._say_dropped(data)
         if show:
             preview(tokenizer, data.train, arm=job.arm)
         self._lap("rows")
         work = checkpoints.work_folder(job.target)
         resume = checkpoints.prepare(work, self.request) if is_main() else _latest(work)
-        trainer, trained_rows = _trainer(job, model, tokenizer, data=data, work=work)
-        share = _check_before(job, trainer, tokenizer, data=data, rows=trained_rows)
+        trainer, trained_rows = make_trainer(job, model, tokenizer, data=data, work=work)
+        share = check_before(job, trainer, tokenizer, data=data, rows=trained_rows)
         facts: dict[str, Any] = {
             "parameters": {"trainable": checks.trainable_parameters(trainer.model), "all": _num_parameters(trainer.model)}
         }
@@ -151,7 +103,7 @@ class _Run:
             facts["validation_loss"] = {"before": losses_before, "after": trainer.evaluate()["eval_loss"]}
         facts |= {
             "resumed_from": None if resume is None else checkpoints.finished_step(resume),
-            "dataset": _dataset_facts(job, data, share),
+            "dataset": dataset_facts(job, data, share),
         }
         return self._finish(trainer, facts, rows=data.train, after=after)
 
@@ -159,7 +111,7 @@ class _Run:
         now = time.perf_counter()
         self.seconds[name], self._since = round(now - self._since, 2), now
 
-    def _say_dropped(self, data: _Data) -> None:
+    def _say_dropped(self, data: Data) -> None:
         for reason, count in data.dropped.items():
             self.screen.warn(f"{self.job.arm}: {count} rows left out: {reason}")
         if data.truncated:
@@ -218,91 +170,6 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-def _data(job: Job, model: Any, tokenizer: Any) -> _Data:
-    """Both splits in tokens, with everything that can be known of them before the trainer is made."""
-    check_vocabulary(model, tokenizer, name=job.base.folder.name)
-    data = _Data([], [], end_token(tokenizer, ends=end_tokens(model, tokenizer)))
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for name in ("train", "validation"):
-        if name == "validation" and not (job.dataset / name).is_dir():
-            continue
-        raw = read_split(job.dataset / name)
-        rows, drops = encode_rows(tokenizer, raw, end=data.end)
-        if job.config.max_length is not None:
-            rows, long = within(rows, limit=job.config.max_length)
-            drops += long
-        data.dropped.update(drops)
-        data.truncated += sum(row.get("finish_reason") == "length" for row in raw)
-        checks.check_lengths(rows, window=window, max_length=job.config.max_length)
-        if name == "train" and not rows:
-            raise InputError(
-                f"{job.arm}: no token is left to train on: {len(drops)} rows left out ({Counter(drops).most_common(1)[0][0]})"
-            )
-        setattr(data, name, rows)
-    return data
-
-
-def _trainer(job: Job, model: Any, tokenizer: Any, *, data: _Data, work: Path) -> tuple[Any, list[Row]]:
-    """TRL's trainer over our rows, and the rows in the order of its dataset."""
-    import torch
-    from datasets import Dataset
-    from transformers.trainer_callback import PrinterCallback
-    from trl import SFTTrainer
-
-    config = job.config
-    order = training_order(data.train, epochs=config.epochs, batch_size=config.batch_size, seed=job.seed)
-    rows = [data.train[index] for index in order]
-    longest = max(len(row) for row in rows)
-    trainer = SFTTrainer(
-        model=model,
-        args=sft_config(config, output=work, seed=job.seed, steps=-(-len(rows) // config.batch_size), longest=longest),
-        train_dataset=_as_dataset(data.train, Dataset).select(order),
-        eval_dataset=_as_dataset(data.validation[:: -(-len(data.validation) // VALIDATED)], Dataset)
-        if data.validation
-        else None,
-        processing_class=tokenizer,
-        peft_config=adapters.lora_config(config),
-    )
-    trainer.remove_callback(PrinterCallback)
-    if trainer.args.use_cpu and num_processes() == 1:
-        compact(adapters.inner(trainer.model))
-    if config.method == "qlora" and trainer.args.use_cpu:
-        # TRL turns the adapters of a 4-bit base to bf16, which a GPU computes in and a CPU does not.
-        for parameter in trainer.model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.to(torch.float32)
-    return trainer, rows
-
-
-def _as_dataset(rows: Sequence[Row], dataset: Any) -> Any:
-    return dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
-
-
-def _check_before(job: Job, trainer: Any, tokenizer: Any, *, data: _Data, rows: Sequence[Row]) -> float:
-    """Everything that is checked on the trainer's own rows; returns the share of tokens that loss falls on."""
-    packed = bool(job.config.extra.get("packing"))
-    share = checks.check_trained_rows(trainer.train_dataset, rows, end=data.end, packed=packed)
-    if not packed and not job.config.extra.get("padding_free"):
-        checks.check_padding(trainer, data.train)
-    raw = read_split(job.dataset / "train")
-    prompts = {row.row_id: row.prompt for row in data.train}
-    step = max(1, len(raw) // checks.CHECKED)
-    named = [(row["prompt"], prompts.get(str(row.get("candidate_id", number)))) for number, row in enumerate(raw)][::step]
-    check_prompts(job.base, tokenizer, [(messages, ids) for messages, ids in named if ids is not None])
-    return share
-
-
-def _dataset_facts(job: Job, data: _Data, share: float) -> dict[str, Any]:
-    return {
-        "fingerprint": content_hash(dataset_fingerprint(job.dataset)),
-        "rows": {"train": len(data.train), "validation": len(data.validation)},
-        "dropped": dict(data.dropped),
-        "cut_at_max_tokens": data.truncated,
-        "tokens": sum(len(row) for row in data.train),
-        "trained_share": share,
-    }
 
 
 def _facts(job: Job, trainer: Any) -> dict[str, Any]:

@@ -1,0 +1,144 @@
+"""What goes into one training: the job, its rows in tokens, TRL's trainer over them, and the checks before the first step."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recontext_data.errors import InputError
+from recontext_data.records import content_hash
+from recontext_data.training import adapters, checks
+from recontext_data.training.arguments import num_processes, sft_config
+from recontext_data.training.base import Base, check_prompts, check_vocabulary, end_tokens
+from recontext_data.training.compact import compact
+from recontext_data.training.config import Training
+from recontext_data.training.rows import Row, dataset_fingerprint, encode_rows, end_token, read_split, training_order, within
+
+VALIDATED = 64
+"""Validation rows, spread over the split, whose loss is taken before and after."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One model to train."""
+
+    recipe: str
+    arm: str
+    contexts: tuple[str, str]
+    """Names of the generation and the training context."""
+    seed: int
+    dataset: Path
+    """The arm's folder, with train/ and perhaps validation/."""
+    target: Path
+    """The folder of the model."""
+    base: Base
+    config: Training
+
+    def request(self) -> dict[str, Any]:
+        """All that decides the weights; JSON. Paths, other seeds and the places of checkpoints do not."""
+        config = self.config.model_dump(mode="json", exclude={"base", "seeds", "checkpoint_steps"})
+        return {
+            "arm": self.arm,
+            "seed": self.seed,
+            "base": dict(self.base.folder.identity()) | {"chat_template": self.base.chat_template},
+            "dataset": content_hash(dataset_fingerprint(self.dataset)),
+            "config": config,
+        }
+
+
+@dataclass
+class Data:
+    """The rows of a job in tokens."""
+
+    train: list[Row]
+    validation: list[Row]
+    end: int
+    dropped: Counter[str] = field(default_factory=Counter)
+    truncated: int = 0
+    """Completions that were cut at max_tokens when they were sampled."""
+
+
+def read_data(job: Job, model: Any, tokenizer: Any) -> Data:
+    """Both splits in tokens, with everything that can be known of them before the trainer is made."""
+    check_vocabulary(model, tokenizer, name=job.base.folder.name)
+    data = Data([], [], end_token(tokenizer, ends=end_tokens(model, tokenizer)))
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for name in ("train", "validation"):
+        if name == "validation" and not (job.dataset / name).is_dir():
+            continue
+        raw = read_split(job.dataset / name)
+        rows, drops = encode_rows(tokenizer, raw, end=data.end)
+        if job.config.max_length is not None:
+            rows, long = within(rows, limit=job.config.max_length)
+            drops += long
+        data.dropped.update(drops)
+        data.truncated += sum(row.get("finish_reason") == "length" for row in raw)
+        checks.check_lengths(rows, window=window, max_length=job.config.max_length)
+        if name == "train" and not rows:
+            raise InputError(
+                f"{job.arm}: no token is left to train on: {len(drops)} rows left out ({Counter(drops).most_common(1)[0][0]})"
+            )
+        setattr(data, name, rows)
+    return data
+
+
+def make_trainer(job: Job, model: Any, tokenizer: Any, *, data: Data, work: Path) -> tuple[Any, list[Row]]:
+    """TRL's trainer over our rows, and the rows in the order of its dataset."""
+    import torch
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+    from trl import SFTTrainer
+
+    config = job.config
+    order = training_order(data.train, epochs=config.epochs, batch_size=config.batch_size, seed=job.seed)
+    rows = [data.train[index] for index in order]
+    longest = max(len(row) for row in rows)
+    trainer = SFTTrainer(
+        model=model,
+        args=sft_config(config, output=work, seed=job.seed, steps=-(-len(rows) // config.batch_size), longest=longest),
+        train_dataset=_as_dataset(data.train, Dataset).select(order),
+        eval_dataset=_as_dataset(data.validation[:: -(-len(data.validation) // VALIDATED)], Dataset)
+        if data.validation
+        else None,
+        processing_class=tokenizer,
+        peft_config=adapters.lora_config(config),
+    )
+    trainer.remove_callback(PrinterCallback)
+    if trainer.args.use_cpu and num_processes() == 1:
+        compact(adapters.inner(trainer.model))
+    if config.method == "qlora" and trainer.args.use_cpu:
+        # TRL turns the adapters of a 4-bit base to bf16, which a GPU computes in and a CPU does not.
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(torch.float32)
+    return trainer, rows
+
+
+def _as_dataset(rows: Sequence[Row], dataset: Any) -> Any:
+    return dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
+
+
+def check_before(job: Job, trainer: Any, tokenizer: Any, *, data: Data, rows: Sequence[Row]) -> float:
+    """Everything that is checked on the trainer's own rows; returns the share of tokens that loss falls on."""
+    packed = bool(job.config.extra.get("packing"))
+    share = checks.check_trained_rows(trainer.train_dataset, rows, end=data.end, packed=packed)
+    if not packed and not job.config.extra.get("padding_free"):
+        checks.check_padding(trainer, data.train)
+    raw = read_split(job.dataset / "train")
+    prompts = {row.row_id: row.prompt for row in data.train}
+    step = max(1, len(raw) // checks.CHECKED)
+    named = [(row["prompt"], prompts.get(str(row.get("candidate_id", number)))) for number, row in enumerate(raw)][::step]
+    check_prompts(job.base, tokenizer, [(messages, ids) for messages, ids in named if ids is not None])
+    return share
+
+
+def dataset_facts(job: Job, data: Data, share: float) -> dict[str, Any]:
+    return {
+        "fingerprint": content_hash(dataset_fingerprint(job.dataset)),
+        "rows": {"train": len(data.train), "validation": len(data.validation)},
+        "dropped": dict(data.dropped),
+        "cut_at_max_tokens": data.truncated,
+        "tokens": sum(len(row) for row in data.train),
+        "trained_share": share,
+    }
