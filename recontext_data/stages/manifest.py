@@ -34,7 +34,6 @@ def manifest(
 ) -> dict[str, Any]:
     """Everything but the ledger, the timings and the files, which `run` adds."""
     recipe, environment = build.recipe, build.recipe.environment
-    replies = outcome.candidates.unique("reply_key")  # tasks with the same prompt share theirs
     return {
         "recipe_name": build.name,
         "fingerprint": build.fingerprint,
@@ -60,6 +59,16 @@ def manifest(
         "position": by_position(judged, build.by_id, misbehaviour=environment.misbehaviour),
         "arms": [_arm_facts(build, arm, *exported[arm.name]) for arm in build.arms],
         "gates": [gate for done, _ in exported.values() for gate in done.gates],
+        **_bill(outcome, purse),
+        "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _bill(outcome: Outcome, purse: Purse) -> dict[str, Any]:
+    """Requests, tokens and cost. Tasks with the same prompt share their replies, which count once."""
+    replies = outcome.candidates.unique("reply_key")
+    return {
         "requests": {
             "wanted": len(replies) + outcome.failed,
             "found": len(replies) - outcome.bought,
@@ -71,8 +80,6 @@ def manifest(
             "completion": int(replies["completion_tokens"].sum()),
         },
         "cost_usd": sample.cost_usd(replies, purse.price, factor=purse.factor) if purse.price else None,
-        "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT],
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 

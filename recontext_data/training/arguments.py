@@ -3,10 +3,11 @@
 import os
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from recontext_data.errors import RecipeError, did_you_mean
+from recontext_data.errors import RecipeError, SetupError, did_you_mean
 from recontext_data.training.config import Training
 
 OURS = {
@@ -32,13 +33,15 @@ FIXED = {
     **dict.fromkeys(("shuffle_dataset", "train_sampling_strategy", "remove_unused_columns"), "the order of the rows"),
     **dict.fromkeys(("model_init_kwargs", "trust_remote_code", "push_to_hub", "disable_tqdm", "eval_strategy"), "this verb"),
 }
+REPORTERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
+"""What `report_to` names, and the library that it needs."""
 LOGS = 50
 """Losses that are kept of one training, about."""
 NEED_CUDA = ("packing", "padding_free")
 
 
 def check_extra(extra: Mapping[str, Any], *, cuda: bool) -> None:
-    """Raises RecipeError for a name that SFTConfig does not have, or that is decided elsewhere."""
+    """Raises RecipeError for a name that SFTConfig does not have or that is decided elsewhere, SetupError for a missing reporter."""
     from trl import SFTConfig
 
     known = {field.name for field in fields(SFTConfig)}
