@@ -2,6 +2,7 @@
 
     recontext evaluate recipe=code_mc                         # the policy before, and each trained arm and seed
     recontext evaluate recipe=code_mc evaluation.tasks=300 evaluation.n=4
+    recontext evaluate recipe=code_mc dry_run=true            # what would be sampled
 
 Tasks are those of `evaluation.split`, which no arm was trained on. Answers are kept in the reply store, so a second run
 counts again and samples nothing.
@@ -33,17 +34,21 @@ def _main(words: Sequence[str]) -> int:
     arguments = parse(words)
     folders = [word.partition("=")[2] for word in arguments.overrides if word.startswith("models=")]
     arguments.overrides = [word for word in arguments.overrides if not word.startswith("models=")]
+    models = folders[-1] if folders else "models"
+    if models != Path(models).name:
+        raise RecipeError(f"models={models}: is no folder of the run; give the name that train was given, without its path")
     if arguments.help:
         return _help(arguments)
     if arguments.recipe is None:
         raise RecipeError(
             "recipe: missing; write recipe=NAME or recipe=path/to/mine.yaml (`recontext build` alone lists the recipes)"
         )
-    return evaluate(load(arguments.recipe, arguments.overrides), arguments, models=folders[-1] if folders else "models")
+    words = [word for word in words if not word.startswith("output=")]
+    return evaluate(load(arguments.recipe, arguments.overrides), arguments, models=models, words=words)
 
 
-def evaluate(loaded: Loaded, arguments: Arguments, *, models: str) -> int:
-    """Samples, judges and counts; writes `evaluation/` in the run's folder.
+def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", words: Sequence[str] = ()) -> int:
+    """Samples, judges and counts; writes `evaluation/` in the run's folder. `words`: the command line, for the report.
 
     Raises:
         RecontextError: of any kind; what was sampled is kept.
@@ -53,7 +58,7 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str) -> int:
     from recontext_data.reports.screen import Screen
     from recontext_data.stages.prepared import prepared
     from recontext_data.store.replies import ReplyStore
-    from recontext_data.store.run_folder import RunFolder, require_writable
+    from recontext_data.store.run_folder import RunFolder, require_writable, taken_back
 
     recipe, screen = loaded.recipe, Screen()
     require_writable(arguments.output)
@@ -66,21 +71,31 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str) -> int:
         screen.note(
             f"no trained model is in {folder.path / models}: measuring the policy as it is (recontext train makes some)"
         )
-    with folder.locked(), ReplyStore(arguments.output / "replies") as store:
-        table = matrix.outcomes(measured, recipe, tasks=tasks, store=store, screen=screen)
-        results = write_results(table, job=job, models=measured, tasks=tasks, folder=folder.path / "evaluation")
+    if arguments.dry_run:
+        screen.dry_run(matrix.forecast(measured, job, tasks=tasks, store=ReplyStore(arguments.output / "replies")))
+        return 0
+    with (
+        taken_back(arguments.output, folder.path),
+        folder.locked(),
+        ReplyStore(arguments.output / "replies") as store,
+    ):
+        table = matrix.outcomes(measured, job, tasks=tasks, store=store, screen=screen)
+        results = write_results(table, job=job, models=measured, tasks=tasks, run=folder, words=words)
     screen.results(results, folder=folder.path / "evaluation")
     return 0
 
 
 def _require_other_tasks(loaded: Loaded) -> None:
     """Models must not be measured on the tasks that they were trained on."""
+    from recontext_data.evaluation.matrix import baseline_of
+
     recipe = loaded.recipe
     trained, measured = recipe.environment.split, recipe.evaluation.split
     if "all" in (trained, measured) or trained == measured:
         raise RecipeError(
             f"evaluation.split={measured}: the arms are trained on tasks of the split {trained}; give one that shares none with it"
         )
+    baseline_of(recipe)
     for name in recipe.evaluation.contexts:
         if name != "none" and name not in recipe.contexts:
             raise RecipeError(

@@ -10,6 +10,7 @@ What is not built yet is built first; what is trained already is left alone.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,7 @@ def train(loaded: Loaded, arguments: Arguments, chosen: Chosen) -> int:
     from recontext_data.training.libraries import require_libraries
 
     loaded = _with_seeds(loaded, chosen)
-    config, screen = loaded.recipe.training, Screen()
+    config, screen = loaded.recipe.training, Screen() if is_main() else Screen(out=StringIO(), err=StringIO())
     require_libraries(config.method)
     micro_batch(config)
     wanted = _wanted_arms(loaded, chosen.arms)

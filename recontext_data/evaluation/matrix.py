@@ -7,17 +7,18 @@ arm and seed, by name and never by place; `before` is the policy as it was.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from recontext_data.arms import context_or_none
+from recontext_data.arms import Kind, context_or_none, folder_name, kind_of
 from recontext_data.environments.base import TaskSet
-from recontext_data.errors import BuildStopped
+from recontext_data.errors import BuildStopped, RecipeError, did_you_mean
 from recontext_data.policies.base import Policy
 from recontext_data.recipe import Recipe
 from recontext_data.records import Sampling
 from recontext_data.stages import sample
-from recontext_data.stages.buying import Tracker, buy
+from recontext_data.stages.buying import Purse, Tracker, buy
 from recontext_data.stages.judge import judge
+from recontext_data.stages.prepared import PAID, Prepared, price
 from recontext_data.stages.sample import Plan, Pool
 from recontext_data.store.replies import ReplyStore
 
@@ -46,20 +47,21 @@ class Model:
         return self.arm if self.seed is None else f"{self.arm}/seed-{self.seed}"
 
 
-def outcomes(models: Sequence[Model], recipe: Recipe, *, tasks: TaskSet, store: ReplyStore, screen: "Screen") -> "pl.DataFrame":
+def outcomes(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: ReplyStore, screen: "Screen") -> "pl.DataFrame":
     """Every answer of every model under every context, judged.
 
     Raises:
-        BuildStopped: too many completions of one model failed; what came is kept.
+        BuildStopped: too many completions of one model failed, or the budget is spent; what came is kept.
     """
     import polars as pl
 
+    recipe = job.recipe
     plans = [(model, _plan(model, recipe, tasks, store)) for model in models]
     missing = sum(len(request.ks) for _, ready in plans for request in ready.requests)
     failures: dict[str, dict[str, str]] = {}
     if missing:
         with screen.stage("evaluate", missing, unit="completions") as tracker:
-            failures = asyncio.run(_buy_all(plans, recipe, store=store, tracker=tracker))
+            failures = asyncio.run(_buy_all(plans, recipe, store=store, tracker=tracker, purse=_purse(plans, job, store)))
     frames = [_judged(model, ready, recipe, tasks=tasks, store=store, failed=failures) for model, ready in plans]
     return pl.concat(frames)
 
@@ -67,6 +69,70 @@ def outcomes(models: Sequence[Model], recipe: Recipe, *, tasks: TaskSet, store: 
 def contexts_of(recipe: Recipe) -> list[str]:
     """The contexts that models are measured under."""
     return recipe.evaluation.contexts or list(recipe.contexts)
+
+
+def baseline_of(recipe: Recipe) -> str:
+    """The arm that the others are compared with: `evaluation.baseline` names it or its kind. `before` where there is none.
+
+    Raises:
+        RecipeError: it is neither the name of an arm nor a kind that arms can have.
+    """
+    wanted = recipe.evaluation.baseline
+    kinds = {folder_name(arm, recipe.contexts): kind_of(arm, recipe.contexts) for arm in recipe.arms}
+    if wanted not in (*kinds, *get_args(Kind), BEFORE):
+        known = did_you_mean(wanted, [*kinds, *get_args(Kind), BEFORE])
+        raise RecipeError(f"evaluation.baseline={wanted}: no arm has this name or kind; {known}")
+    return next((name for name, kind in kinds.items() if wanted in (name, kind)), BEFORE)
+
+
+def forecast(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: ReplyStore) -> dict[str, Any]:
+    """What a measurement would sample and cost at most, as `Screen.dry_run` shows it; nothing is sent or written."""
+    plans = [(model, _plan(model, job.recipe, tasks, store)) for model in models]
+    listed, _ = price(job)
+    most_per_answer, pools = job.recipe.sampler.max_tokens, []
+    for name in contexts_of(job.recipe):
+        parts = [(model, [r for r in ready.requests if r.tag == name]) for model, ready in plans]
+        counts = [sample.token_counts(requests, model.policy) for model, requests in parts]
+        to_sample = sum(len(request.ks) for _, requests in parts for request in requests)
+        wanted = sum(int((ready.wanted["generation_context"] == name).sum()) for _, ready in plans)
+        prompt_tokens, most = sum(tokens for tokens, _ in counts), to_sample * most_per_answer
+        pools.append(
+            {
+                "context": name,
+                "tasks": len(tasks.tasks),
+                "n": job.recipe.evaluation.n * len(models),
+                "requests": sum(len(requests) for _, requests in parts),
+                "found": wanted - to_sample,
+                "to_sample": to_sample,
+                "prompt_tokens": prompt_tokens,
+                "is_exact": all(is_exact for _, is_exact in counts),
+                "max_completion_tokens": most,
+                "cost_usd": _cost(job, prompt_tokens, most),
+            }
+        )
+    return {
+        "policy": job.policy.description,
+        "pools": pools,
+        "budget_usd": job.recipe.limits.budget_usd,
+        "price": listed.model_dump(mode="json") if listed else None,
+    }
+
+
+def _cost(job: Prepared, prompt_tokens: int, completion_tokens: int) -> float | None:
+    """0 for a model that is not paid by the token; None where a price is missing."""
+    listed, factor = price(job)
+    if not isinstance(job.recipe.policy, PAID):
+        return 0.0
+    return factor * listed.usd(prompt=prompt_tokens, completion=completion_tokens) if listed else None
+
+
+def _purse(plans: Sequence[tuple[Model, Plan]], job: Prepared, store: ReplyStore) -> Purse:
+    """What may be spent: the recipe's budget, less what the stored answers cost."""
+    listed, factor = price(job)
+    if listed is None:
+        return Purse()
+    spent = sum(sample.cost_usd(store.find(ready.wanted["reply_key"]), listed, factor=factor) for _, ready in plans)
+    return Purse(price=listed, factor=factor, budget_usd=job.recipe.limits.budget_usd, spent_usd=spent)
 
 
 def _plan(model: Model, recipe: Recipe, tasks: TaskSet, store: ReplyStore) -> Plan:
@@ -80,7 +146,7 @@ def _plan(model: Model, recipe: Recipe, tasks: TaskSet, store: ReplyStore) -> Pl
 
 
 async def _buy_all(
-    plans: Sequence[tuple[Model, Plan]], recipe: Recipe, *, store: ReplyStore, tracker: Tracker
+    plans: Sequence[tuple[Model, Plan]], recipe: Recipe, *, store: ReplyStore, tracker: Tracker, purse: Purse
 ) -> dict[str, dict[str, str]]:
     """One model after the other: two of them in memory help nobody."""
     failures = {}
@@ -89,7 +155,7 @@ async def _buy_all(
             limit = int(recipe.limits.max_failure_rate * len(ready.wanted))
             try:
                 failures[model.name] = await buy(
-                    ready.requests, policy=model.policy, store=store, tracker=tracker, max_failures=limit
+                    ready.requests, policy=model.policy, store=store, tracker=tracker, max_failures=limit, purse=purse
                 )
             except BuildStopped as error:
                 raise BuildStopped(f"{model.name}: {error}") from None

@@ -1,18 +1,19 @@
 """Writes what an evaluation found: outcomes.parquet (a row per answer), results.json (rates and differences), report.html."""
 
+import shlex
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from recontext_data.environments.base import TaskSet
-from recontext_data.evaluation.matrix import BEFORE, Model, contexts_of
+from recontext_data.evaluation.matrix import Model, baseline_of, contexts_of
 from recontext_data.evaluation.summary import summarise
 from recontext_data.stages.prepared import Prepared
 from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT
 from recontext_data.store.files import replace_file, writing
+from recontext_data.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,10 +22,18 @@ FORMAT = 1
 
 
 def write_results(
-    table: "pl.DataFrame", *, job: Prepared, models: Sequence[Model], tasks: TaskSet, folder: Path
+    table: "pl.DataFrame",
+    *,
+    job: Prepared,
+    models: Sequence[Model],
+    tasks: TaskSet,
+    run: RunFolder,
+    words: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Summarises the outcomes and writes everything; results.json last, as the mark that the rest is there."""
+    """Summarises the outcomes and writes everything to `evaluation/`; results.json last, as the mark that the rest is there."""
     results = {"format": FORMAT, **_about(job, models, tasks), **_summary(table, job)}
+    results |= {"rows": _rows(run), "command": shlex.join(["recontext", "evaluate", *words])}
+    folder = run.path / "evaluation"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "results.json").unlink(missing_ok=True)
@@ -39,17 +48,19 @@ def write_results(
 
 def _summary(table: "pl.DataFrame", job: Prepared) -> dict[str, Any]:
     recipe = job.recipe
-    kinds = {arm.name: arm.kind for arm in job.arms}
-    wanted = recipe.evaluation.baseline
-    baseline = next((name for name, kind in kinds.items() if wanted in (name, kind)), BEFORE)
     return summarise(
         table,
-        kinds=kinds,
-        baseline=baseline,
+        kinds={arm.name: arm.kind for arm in job.arms},
+        baseline=baseline_of(recipe),
         misbehaviour=recipe.environment.misbehaviour,
         labels=recipe.environment.labels,
         confidence=recipe.evaluation.confidence,
     )
+
+
+def _rows(run: RunFolder) -> dict[str, dict[str, int]]:
+    """Labels of the rows that each arm is trained on; nothing where the run is not built."""
+    return {arm["name"]: arm["labels"] for arm in (run.manifest() or {"arms": []})["arms"]}
 
 
 def _about(job: Prepared, models: Sequence[Model], tasks: TaskSet) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _cell(
     seeds, hits_S_T, answers_S_T = counted
     part = _part(table, arm, context)
     interval = rate(hits_S_T, answers_S_T, confidence=confidence)
-    found = dict(part.filter(part["label"].is_not_null()).group_by("label").len().iter_rows())
+    found = dict(sorted(part.filter(part["label"].is_not_null()).group_by("label").len().iter_rows()))
     unscored = part.filter(part["unscored_reason"].is_not_null()).group_by("unscored_reason").len()
     per_seed = [
         {"seed": seed, "rate": int(hits.sum()) / int(answers.sum()) if answers.sum() else None, "answers": int(answers.sum())}
@@ -100,13 +100,14 @@ def _cell(
 def _difference(
     arm: str, baseline: str, context: str, counted: Mapping[tuple[str, str], Counted], *, confidence: float
 ) -> dict[str, Any] | None:
-    """Arm minus baseline over the seeds that both have; None where they share none."""
+    """Arm minus baseline over the seeds that both have; None where they share none. `before` has no seed and stays the same."""
     ours, theirs = counted[arm, context], counted[baseline, context]
-    shared = [seed for seed in ours[0] if seed in theirs[0]]
+    fixed = baseline == BEFORE
+    shared = ours[0] if fixed else [seed for seed in ours[0] if seed in theirs[0]]
     if not shared:
         return None
-    means = [_means(side, shared) for side in (ours, theirs)]
-    found = paired_difference(means[0], means[1], confidence=confidence)
+    means = [_means(ours, shared), _means(theirs, theirs[0] if fixed else shared)]
+    found = paired_difference(means[0], means[1], confidence=confidence, fixed_control=fixed)
     return {"arm": arm, "baseline": baseline, "context": context, "seeds": shared, **asdict(found)} if found else None
 
 

@@ -18,6 +18,8 @@ LEAST_SENT = 6
 """Requests that a rate is judged by, at least."""
 FIRST_ROUNDS, LATER_ROUNDS = 0.25, 0.8
 """Seconds of sending by which a rate is judged, before and after it is settled."""
+BAD_ROUNDS = 3
+"""Rounds with refusals after which a rate is settled, even if none before went well."""
 MARGIN = 0.96
 """Of a measured rate: each request above the true one waits for as long as the server wishes."""
 LEAST_GROWTH, MOST_GROWTH = 0.005, 0.25
@@ -81,6 +83,7 @@ class Pacer:
         self._settled = False
         """Whether the learned rate has been measured, and not only guessed from the first refusals."""
         self._growth = 1.0
+        self._bad_rounds = 0
         self._clean_rate = 0.0
         """The rate of the last round, if none of it was refused."""
         self._round = Round()
@@ -192,7 +195,10 @@ class Pacer:
 
     def _measure(self, now: float, seen: Round, bucket: Bucket) -> None:
         if seen.limited:
-            self._settled, self._growth = True, LEAST_GROWTH
+            # What is refused before anything went well may still be the first burst's doing.
+            self._bad_rounds += 1
+            self._settled = self._settled or self._clean_rate > 0 or self._bad_rounds >= BAD_ROUNDS
+            self._growth = LEAST_GROWTH if self._settled else 1.0
             # Half of one refusal is left out: one in a few may be mere chance. Nor below what was right a moment ago:
             # a server that lets nothing gather refuses half of what comes a little too fast.
             share = 1.0 - (seen.limited - 0.5) / seen.sent

@@ -32,10 +32,15 @@ def prepare(work: Path, request: Mapping[str, Any]) -> Path | None:
             work.mkdir(parents=True)
         replace_file(note, lambda path: path.write_text(text, encoding="utf-8"))
         return None
-    found = {step: folder for folder in work.glob("checkpoint-*") if (step := finished_step(folder)) is not None}
     for folder in work.glob("checkpoint-*"):
-        if folder not in found.values():
+        if finished_step(folder) is None:
             shutil.rmtree(folder)
+    return latest(work)
+
+
+def latest(work: Path) -> Path | None:
+    """The finished checkpoint of the most steps."""
+    found = {step: folder for folder in work.glob("checkpoint-*") if (step := finished_step(folder)) is not None}
     return found[max(found)] if found else None
 
 

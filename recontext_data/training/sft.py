@@ -85,7 +85,7 @@ class _Run:
             preview(tokenizer, data.train, arm=job.arm)
         self._lap("rows")
         work = checkpoints.work_folder(job.target)
-        resume = checkpoints.prepare(work, self.request) if is_main() else _latest(work)
+        resume = _resume(work, self.request)
         trainer, trained_rows = make_trainer(job, model, tokenizer, data=data, work=work)
         share = check_before(job, trainer, tokenizer, data=data, rows=trained_rows)
         facts: dict[str, Any] = {
@@ -212,6 +212,13 @@ def _num_parameters(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _latest(work: Path) -> Path | None:
-    found = {step: folder for folder in work.glob("checkpoint-*") if (step := checkpoints.finished_step(folder)) is not None}
-    return found[max(found)] if found else None
+def _resume(work: Path, request: Mapping[str, Any]) -> Path | None:
+    """The checkpoint to continue from, the same one in every process."""
+    if num_processes() == 1:
+        return checkpoints.prepare(work, request)
+    from accelerate import PartialState
+
+    if is_main():
+        checkpoints.prepare(work, request)
+    PartialState().wait_for_everyone()
+    return checkpoints.latest(work)
