@@ -45,9 +45,7 @@ def main(arguments: list[str]) -> None:
         return
     cuda = has_cuda()
     if not cuda:
-        print(
-            "no CUDA GPU here: QLoRA on an 8B-shaped model needs one; comparing tiny in full on the CPU instead"
-        )
+        print("no CUDA GPU here: QLoRA on an 8B-shaped model needs one; comparing tiny in full on the CPU instead")
     with tempfile.TemporaryDirectory() as folder:
         model = options.get("model") or _model(Path(folder), cuda=cuda)
         if model is None:

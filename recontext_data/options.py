@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
 from recontext_data.config import Config
+from recontext_data.field_docs import field_docs
 from recontext_data.kinds import Kinds
 from recontext_data.loading import Loaded
 from recontext_data.recipe import Recipe
@@ -35,12 +36,13 @@ def options(loaded: Loaded) -> Iterator[Option]:
 
 
 def _options(config: Config, prefix: str, origins: typing.Mapping[str, str]) -> Iterator[Option]:
+    docs = field_docs(type(config))
     for name, info in type(config).model_fields.items():
         value, key = getattr(config, name), f"{prefix}{name}"
         if isinstance(value, Config):
             yield from _options(value, f"{key}.", origins)
         else:
-            yield Option(key, type_text(info), plain(value), _origin(key, origins), " ".join((info.description or "").split()))
+            yield Option(key, type_text(info), plain(value), _origin(key, origins), docs.get(name, ""))
 
 
 def _origin(key: str, origins: typing.Mapping[str, str]) -> str:

@@ -28,8 +28,12 @@ OPTIONS = {
         "some of the recipe's arms, by name or pair: arms='default -> hack'; in [brackets] the recipe's own list, as in build",
     ),
     "seeds": ("numbers", "0,1,2 or 0-9; in place of training.seeds"),
+    "workers": ("number", "processes that share the models among them; on a CPU one per core; 1"),
     "models": ("text", "the folder in the run that the models go to, to keep several trainings of one arm apart; `models`"),
 }
+
+
+MAX_WORKERS = 64
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Chosen:
     seeds: Sequence[int] = ()
     """Empty: the recipe's."""
     models: str = "models"
+    workers: int = 1
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -58,7 +63,7 @@ def _main(words: Sequence[str]) -> int:
             "recipe: missing; write recipe=NAME or recipe=path/to/mine.yaml (`recontext build` alone lists the recipes)"
         )
     loaded = load(arguments.recipe, arguments.overrides)
-    return train(loaded, arguments, chosen)
+    return train(loaded, arguments, chosen, words=words)
 
 
 def take_out(arguments: Arguments) -> tuple[Arguments, Chosen]:
@@ -71,6 +76,8 @@ def take_out(arguments: Arguments) -> tuple[Arguments, Chosen]:
             found["arms"] = [name.strip() for name in value.split(",") if name.strip()]
         elif key == "seeds":
             found["seeds"] = _seeds(value)
+        elif key == "workers":
+            found["workers"] = _count(value)
         elif key == "models":
             found["models"] = _folder_name(value)
         else:
@@ -88,20 +95,26 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= MAX_WORKERS:
+        raise RecipeError(f"workers={text}: will not do; write a number from 1 to {MAX_WORKERS}")
+    return int(text)
+
+
 def _folder_name(text: str) -> str:
     if not text or not text.replace("-", "").replace("_", "").replace(".", "").isalnum() or text.startswith("."):
         raise RecipeError(f"models={text}: becomes a folder; use letters, digits, '.', '_' and '-'")
     return text
 
 
-def train(loaded: Loaded, arguments: Arguments, chosen: Chosen) -> int:
-    """Trains what is asked for and is not there yet.
+def train(loaded: Loaded, arguments: Arguments, chosen: Chosen, *, words: Sequence[str]) -> int:
+    """Trains what is asked for and is not there yet. `words`: the command line, for other workers.
 
     Raises:
         RecontextError: of any kind; finished models stay, and the same command continues.
     """
     from recontext_data.reports.screen import Screen
-    from recontext_data.training.arguments import check_extra, is_main, micro_batch
+    from recontext_data.training.arguments import check_extra, is_main, micro_batch, num_processes
     from recontext_data.training.libraries import require_libraries
 
     loaded = _with_seeds(loaded, chosen)
@@ -117,7 +130,11 @@ def train(loaded: Loaded, arguments: Arguments, chosen: Chosen) -> int:
 
     check_extra(config.extra, cuda=has_cuda())
     say_device(config, screen)
-    trained = _train_all(jobs, screen)
+    from recontext_data.training.sharing import helped, train_all
+
+    # The others find the datasets built: they train, and build nothing.
+    with helped(words, workers=min(chosen.workers, len(jobs)) if num_processes() == 1 else 1):
+        trained = train_all(jobs, screen=screen)
     if is_main():
         _closing(jobs, trained, screen)
     return 0
@@ -213,22 +230,6 @@ def _jobs(loaded: Loaded, run: Path, manifest: Mapping[str, Any], *, wanted: Seq
         for name in wanted
         for seed in config.seeds
     ]
-
-
-def _train_all(jobs: "Sequence[Job]", screen: "Screen") -> list[Mapping[str, Any]]:
-    from recontext_data.training.models import is_finished
-    from recontext_data.training.sft import train as train_one
-
-    for job in jobs:
-        is_finished(job.target, job.request())  # one of another config must not be found out after hours of training
-    records: list[Mapping[str, Any]] = []
-    shown: set[str] = set()
-    for job in jobs:
-        record = train_one(job, screen=screen, show=job.arm not in shown)
-        if record is not None:
-            records.append(record)
-            shown.add(job.arm)
-    return records
 
 
 def _dry_run(jobs: "Sequence[Job]") -> int:

@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that it runs from a checkout that is not installed
+
+from recontext_data.config import Config  # noqa: E402
+from recontext_data.field_docs import field_docs  # noqa: E402
+
 SCHEMA = ROOT / "recipes" / "recipe.schema.json"
 
 PAIR = {"type": "string", "pattern": r"^\s*\w+\s*->\s*\w+\s*$", "description": "generation -> training"}
@@ -19,6 +24,8 @@ def schema() -> dict[str, Any]:
     from recontext_data.recipe import Recipe
 
     made: dict[str, Any] = Recipe.model_json_schema()
+    for config in _configs(Config):
+        _describe(made, config)
     properties = made["properties"]
     properties["environment"] = _or_kind(properties["environment"], made)
     properties["policy"] = _or_kind(properties["policy"], made)
@@ -31,6 +38,23 @@ def schema() -> dict[str, Any]:
     # What a parent gives need not be said again.
     made["anyOf"] = [{"required": ["extends"]}, {"required": made.pop("required")}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
+def _configs(base: type[Config]) -> list[type[Config]]:
+    return [found for config in base.__subclasses__() for found in (config, *_configs(config))]
+
+
+def _describe(node: Any, config: type[Config]) -> None:
+    """Puts the documentation of a config's fields beside them, wherever the schema shows that config."""
+    if isinstance(node, dict):
+        if node.get("title") == config.__name__ and "properties" in node:
+            for name, doc in field_docs(config).items():
+                node["properties"][name]["description"] = doc
+        for inner in node.values():
+            _describe(inner, config)
+    elif isinstance(node, list):
+        for inner in node:
+            _describe(inner, config)
 
 
 def _or_kind(long: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
@@ -54,5 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main()

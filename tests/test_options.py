@@ -10,6 +10,7 @@ import yaml
 
 from recontext_data import build as verb
 from recontext_data.config import Config
+from recontext_data.field_docs import field_docs
 from recontext_data.loading import load, shipped_recipes
 from recontext_data.options import keys_at, options
 from recontext_data.recipe import Recipe
@@ -52,7 +53,7 @@ def test_every_field_of_every_config_is_an_option_with_a_meaning() -> None:
 
 def documented(config: type[Config]) -> list[str]:
     return [
-        f"{config.__name__}.{name}" for name, info in config.model_fields.items() if not info.description and name != "kind"
+        f"{config.__name__}.{name}" for name in config.model_fields if not field_docs(config).get(name) and name != "kind"
     ]
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from recontext_data.training.base import base_from
 from recontext_data.training.models import models_of
 from recontext_data.training.rows import IGNORED, encode_rows, end_token
 from recontext_data.training.sft import train
+from recontext_data.training.sharing import helped
 from tests.training_world import TEMPLATE, make_arm, make_job, make_model, rows
 
 
@@ -208,14 +210,35 @@ def test_the_verb_builds_trains_each_arm_and_seed_and_then_has_nothing_to_do(
         capsys, *words, "training.extra={learning_rate: 3}"
     )
     assert "is decided by checkpoints here" in refused_by_verb(capsys, *words, "training.extra={output_dir: x}")
+    if find_spec("wandb") is None:
+        assert "report_to=wandb: is not installed" in refused_by_verb(capsys, *words, "training.extra={report_to: wandb}")
     if not torch.cuda.is_available():
         assert "needs a CUDA GPU" in refused_by_verb(capsys, *words, "training.extra={packing: true}")
+
+
+def test_workers_share_the_models_and_a_failing_one_is_heard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    model = make_model(tmp_path / "model", window=1024)
+    recipe = write_recipe(tmp_path, training={"base": str(model)})
+    words = (f"recipe={recipe}", f"output={tmp_path}", "seeds=0-4")
+    assert run_verb(*words, "workers=2") == 0
+    found = models_of(run_folder(tmp_path))
+    assert [model.seed for model in found] == [*range(5), *range(5)]
+    assert capsys.readouterr().out.count("recontextualized.default-hack") == 6  # in the build's table, too
+    with (
+        pytest.raises(RecontextError, match="one of 2 failed: recipe=nowhere: no recipe has that name"),
+        helped(["recipe=nowhere"], workers=2),
+    ):
+        pass
 
 
 def test_words_of_the_verb_that_will_not_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = write_recipe(tmp_path)
     words = (f"recipe={recipe}", f"output={tmp_path}")
     assert "seeds=one: will not do" in refused_by_verb(capsys, *words, "seeds=one")
+    assert "workers=0: will not do" in refused_by_verb(capsys, *words, "workers=0")
     assert "models=../x: becomes a folder" in refused_by_verb(capsys, *words, "models=../x")
     assert "training.seeds: [1, 1] will not do" in refused_by_verb(capsys, *words, "seeds=1,1")
     assert "training.methd: unknown key; did you mean 'method'?" in refused_by_verb(capsys, *words, "training.methd=full")

@@ -110,12 +110,15 @@ async def buy(
 
 def asked_by_key(requests: Sequence[Request], identity: Any) -> Callable[[str], dict[str, Any]]:
     """What goes into a reply's key, in the open: `recontext replies find` says with it why a reply was not found."""
-    by_key = {key: request for request in requests for key in request.keys}
+    by_key = {key: (request, place) for request in requests for place, key in enumerate(request.keys)}
+    last: tuple[Request | None, str] = (None, "")
 
     def asked(key: str) -> dict[str, Any]:
-        request = by_key[key]
-        seed, k = next((seed, k) for own, seed, k in zip(request.keys, request.seeds, request.ks, strict=True) if own == key)
-        return asked_for(content_hash(request.messages), identity, request.sampling, seed=seed, k=k)
+        nonlocal last
+        request, place = by_key[key]
+        if last[0] is not request:  # the completions of one prompt come together
+            last = (request, content_hash(request.messages))
+        return asked_for(last[1], identity, request.sampling, seed=request.seeds[place], k=request.ks[place])
 
     return asked
 

@@ -110,6 +110,8 @@ class ReplyStore:
         """
         import polars as pl
 
+        if not any(self.folder.glob("*-*")):
+            return keys.head(0)  # nothing was ever stored, and a first question to Polars takes memory
         wanted = pl.LazyFrame({"key": keys.cast(pl.String).unique()})
         found = self.query(lambda rows: rows.select("key").join(wanted, on="key", how="semi"))
         return found["key"].unique()

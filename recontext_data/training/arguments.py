@@ -41,7 +41,7 @@ NEED_CUDA = ("packing", "padding_free")
 
 
 def check_extra(extra: Mapping[str, Any], *, cuda: bool) -> None:
-    """Raises RecipeError for a name that SFTConfig does not have or that is decided elsewhere, SetupError for a missing reporter."""
+    """Raises RecipeError for a name that SFTConfig lacks or that is decided elsewhere, SetupError for what is missing."""
     from trl import SFTConfig
 
     known = {field.name for field in fields(SFTConfig)}
@@ -54,10 +54,24 @@ def check_extra(extra: Mapping[str, Any], *, cuda: bool) -> None:
             raise RecipeError(
                 f"training.extra.{name}: TRL's SFTConfig has no such field; {did_you_mean(name, known - {*OURS, *FIXED})}"
             )
-        if name in NEED_CUDA and value and not cuda:
-            raise RecipeError(
-                f"training.extra.{name}: needs a CUDA GPU with flash attention, and there is none here; leave it out"
-            )
+        if name in NEED_CUDA and value:
+            _require_flash_attention(name, cuda=cuda)
+    reporters = extra.get("report_to", [])
+    for reporter in [reporters] if isinstance(reporters, str) else reporters:
+        if reporter in REPORTERS and find_spec(REPORTERS[reporter]) is None:
+            raise SetupError(f"training.extra.report_to={reporter}: is not installed; pip install {REPORTERS[reporter]}")
+
+
+def needs_flash_attention(extra: Mapping[str, Any]) -> bool:
+    """Whether rows will stand in one line, where only flash attention keeps them apart."""
+    return any(extra.get(name) for name in NEED_CUDA)
+
+
+def _require_flash_attention(name: str, *, cuda: bool) -> None:
+    if not cuda:
+        raise RecipeError(f"training.extra.{name}: needs a CUDA GPU with flash attention, and there is none here; leave it out")
+    if find_spec("flash_attn") is None:
+        raise SetupError(f"training.extra.{name}: needs flash attention: pip install flash-attn --no-build-isolation")
 
 
 def num_processes() -> int:

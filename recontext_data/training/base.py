@@ -115,9 +115,18 @@ def load_for_training(base: Base, config: Training) -> Any:
     """The model in memory, ready for TRL; in fp32 on a CPU."""
     import torch
 
+    from recontext_data.training.arguments import needs_flash_attention
+
     cuda = torch.cuda.is_available()
-    if config.method == "qlora":
-        return load_4bit(base, cuda=cuda)
+    model = load_4bit(base, cuda=cuda) if config.method == "qlora" else _load_whole(base, config, cuda=cuda)
+    if needs_flash_attention(config.extra):
+        model.set_attn_implementation("flash_attention_2")
+    return model
+
+
+def _load_whole(base: Base, config: Training, *, cuda: bool) -> Any:
+    import torch
+
     if not cuda:
         return load_model(base.folder, dtype="float32", device="cpu")
     # All weights are trained in fp32 under bf16 autocast: steps of 1e-5 vanish in bf16 weights.

@@ -31,22 +31,33 @@ READ_BACK = 2_000_000_000
 """Parameters up to which the saved model is read back and compared: above, a second copy may not fit."""
 
 
-def train(job: Job, *, screen: "Screen", show: bool = True) -> dict[str, Any] | None:
+class Busy(Exception):
+    """Another process is training this model."""
+
+
+def train(job: Job, *, screen: "Screen", show: bool = True, wait: bool = True) -> dict[str, Any] | None:
     """Trains one model; None where it is there already.
 
     Raises:
+        Busy: another process trains it, and `wait` is false.
         InputError: rows, model and config do not fit each other.
         PolicyError: the model cannot be loaded, or the trained one fails its checks.
         StoreError: it cannot be written.
     """
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     request = job.request()
     with writing(job.target):
         job.target.parent.mkdir(parents=True, exist_ok=True)
     if not is_main():
         return None if is_finished(job.target, request) else _train(job, request, screen=screen, show=False)
-    with FileLock(job.target.with_name(f".{job.target.name}.lock")):
+    lock = FileLock(job.target.with_name(f".{job.target.name}.lock"))
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise Busy from None
+    with lock:
+        lock.release()  # acquired twice: the `with` holds it
         if is_finished(job.target, request):
             checkpoints.remove(checkpoints.work_folder(job.target))
             return None
