@@ -49,6 +49,8 @@ def render_evaluation(results: Results) -> str:
         level=numbers.level(results),
         finding=numbers.finding(results),
         figure=evaluation_figure(results),
+        methods=", ".join(dict.fromkeys(cell["rate"]["method"] for cell in results["cells"] if cell["rate"])),
+        models=_models(results),
         arms={arm.key: arm for arm in numbers.arms(results)},
         groups=_groups(results),
         differences=_differences(results),
@@ -66,6 +68,11 @@ def _groups(results: Results) -> list[tuple[str, list[Mapping[str, Any]]]]:
     order = [arm.key for arm in numbers.arms(results)]
     found = {name: [numbers.cell_of(results, arm, name) for arm in order] for name in results["contexts"]}
     return [(name, [cell for cell in cells if cell is not None]) for name, cells in found.items()]
+
+
+def _models(results: Results) -> list[Mapping[str, Any]]:
+    order = [arm.key for arm in numbers.arms(results)]
+    return sorted(results["models"], key=lambda model: (order.index(model["arm"]), model["seed"] or 0))
 
 
 def _differences(results: Results) -> list[Mapping[str, Any]]:

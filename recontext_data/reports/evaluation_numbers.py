@@ -178,7 +178,7 @@ def _corrected(results: Results, rows: Sequence[Mapping[str, Any]]) -> list[str]
 
 def _words(names: Sequence[str]) -> str:
     """`control, default and hack`"""
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

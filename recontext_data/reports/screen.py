@@ -82,6 +82,18 @@ class Screen:
         for line in tables.closing_lines(manifest, folder=folder):
             console.print(self._safe(line), soft_wrap=True)
 
+    def results(self, results: Mapping[str, Any], *, folder: Path) -> None:
+        """What an evaluation found: rates of every arm under every context, differences from the baseline, where the report is."""
+        from recontext_data.reports import results_table
+
+        console = self._console(self._out)
+        for table in results_table.tables(results, safe=self._safe):
+            console.print()
+            console.print(table)
+        console.print()
+        for line in results_table.lines(results, folder=folder):
+            console.print(self._safe(line), soft_wrap=True)
+
     def dry_run(self, plan: Mapping[str, Any]) -> None:
         """What a build would do, before it does it.
 
