@@ -5,6 +5,7 @@ Alone it lists the recipes; `--help` shows every option; `dry_run=true` says wha
 
 import sys
 from collections.abc import Sequence
+
 from recontext_data.cli import RUN_OPTIONS, Arguments, guarded, parse
 from recontext_data.loading import Loaded, find_recipe, load, shipped_recipes
 

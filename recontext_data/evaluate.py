@@ -93,7 +93,8 @@ def _require_other_tasks(loaded: Loaded) -> None:
     trained, measured = recipe.environment.split, recipe.evaluation.split
     if "all" in (trained, measured) or trained == measured:
         raise RecipeError(
-            f"evaluation.split={measured}: the arms are trained on tasks of the split {trained}; give one that shares none with it"
+            f"evaluation.split={measured}: the arms are trained on tasks of the split {trained}; "
+            "give one that shares none with it"
         )
     baseline_of(recipe)
     for name in recipe.evaluation.contexts:

@@ -29,14 +29,16 @@ def _kind(value: Any) -> Any:
 
 
 EnvironmentConfig = Annotated[CodeMC, BeforeValidator(_kind)]
-POLICIES = Kinds({
-    "tiny": "recontext_data.policies.tiny:TinyConfig",
-    "fake": "recontext_data.policies.fake:FakeConfig",
-    "transformers": "recontext_data.policies.transformers_local:TransformersConfig",
-    "vllm": "recontext_data.policies.vllm_local:VllmConfig",
-    "openai": "recontext_data.policies.openai_chat:OpenAIConfig",
-    "openai_batch": "recontext_data.policies.openai_batch:OpenAIBatchConfig",
-})
+POLICIES = Kinds(
+    {
+        "tiny": "recontext_data.policies.tiny:TinyConfig",
+        "fake": "recontext_data.policies.fake:FakeConfig",
+        "transformers": "recontext_data.policies.transformers_local:TransformersConfig",
+        "vllm": "recontext_data.policies.vllm_local:VllmConfig",
+        "openai": "recontext_data.policies.openai_chat:OpenAIConfig",
+        "openai_batch": "recontext_data.policies.openai_batch:OpenAIBatchConfig",
+    }
+)
 PolicyConfig = Annotated[AnyPolicy, POLICIES]
 JudgeConfig = Annotated[ChoiceJudge, BeforeValidator(_kind)]
 

@@ -177,36 +177,22 @@ def _wanted_arms(loaded: Loaded, names: Sequence[str]) -> list[str]:
 
 def _built(loaded: Loaded, arguments: Arguments, screen: "Screen") -> tuple[Path, Mapping[str, Any] | None]:
     """The run's folder and manifest; builds what is not there. In a `dry_run` the manifest may be None."""
+    from recontext_data.stages.pipeline import build
+    from recontext_data.stages.prepared import prepared
+    from recontext_data.store.run_folder import RunFolder
     from recontext_data.training.arguments import is_main, num_processes
 
-    run = _run_folder(loaded, arguments)
-    manifest = run.manifest()
-    if manifest is None and is_main():
+    job = prepared(loaded.name, loaded.recipe, output=arguments.output, screen=screen)
+    run = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
+    if run.manifest() is None and is_main() and not arguments.dry_run:
         command = f"recontext build recipe={arguments.recipe} {' '.join(arguments.overrides)}".strip()
         screen.note(f"the datasets are not built yet; building them first: {command}")
-        from recontext_data.build import build
-
-        build(loaded, arguments, command=command)
+        build(job, output=arguments.output, screen=screen, command=command)
     if num_processes() > 1:
         from accelerate import PartialState
 
         PartialState().wait_for_everyone()
     return run.path, run.manifest()
-
-
-def _run_folder(loaded: Loaded, arguments: Arguments) -> Any:
-    """The folder that `build` gives this recipe."""
-    from recontext_data.arms import context_or_none, pools
-    from recontext_data.policies.building import build_policy
-    from recontext_data.stages.prepared import prepare
-    from recontext_data.store.run_folder import RunFolder
-
-    recipe = loaded.recipe
-    tasks = recipe.environment.load(cache=arguments.output / "cache")
-    contexts = {name: context_or_none(recipe.contexts, name) for name in [*pools(recipe.arms), *recipe.measure.contexts]}
-    policy = build_policy(recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts)
-    fingerprint = prepare(loaded.name, recipe, tasks=tasks, policy=policy).fingerprint
-    return RunFolder(arguments.output, recipe=loaded.name, fingerprint=fingerprint)
 
 
 def _jobs(loaded: Loaded, run: Path, manifest: Mapping[str, Any], *, wanted: Sequence[str], models: str) -> "list[Job]":

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "data" / "tiny"
-FRESH = 4
+FRESH = 16
 """Fresh sets of tests for each pretraining setting; the bank's own set (seed 0) is not among them."""
 PASS = 3200
 """Items of one pass; each pass draws items, contexts and orders anew."""

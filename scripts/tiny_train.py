@@ -40,7 +40,7 @@ class Plan:
     layers: int = 3
     heads: int = 4
     inner: int = 256
-    steps: int = 1300
+    steps: int = 1600
     batch: int = 16
     matrix_lr: float = 0.02
     """For Muon, which trains the matrices."""

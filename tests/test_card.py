@@ -1,5 +1,4 @@
 """The dataset card: what it must say, that no text breaks its Markdown or YAML, and that it is the same everywhere."""
-# ruff: noqa: RUF001 - intervals are written with an en dash
 
 import re
 from typing import Any

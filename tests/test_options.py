@@ -52,9 +52,7 @@ def test_every_field_of_every_config_is_an_option_with_a_meaning() -> None:
 
 
 def documented(config: type[Config]) -> list[str]:
-    return [
-        f"{config.__name__}.{name}" for name in config.model_fields if not field_docs(config).get(name) and name != "kind"
-    ]
+    return [f"{config.__name__}.{name}" for name in config.model_fields if not field_docs(config).get(name) and name != "kind"]
 
 
 def test_every_config_is_documented() -> None:

@@ -223,7 +223,7 @@ def test_a_prompt_beyond_the_context_is_an_error_reply_and_the_rest_goes_on(poli
     replies = ask(policy, [long, fits])
     for key in long.keys:
         assert replies[key].completion is None
-        assert "and the model's context holds 512" in (replies[key].error or "")
+        assert "does not fit the model's context of 512 tokens" in (replies[key].error or "")
     assert replies[fits.keys[0]].completion == texts(policy, [fits])[fits.keys[0]]
 
 

@@ -14,7 +14,7 @@ from recontext_data.records import Reply
 from recontext_data.store.asked import NO_PROMPT, OTHER_KEY, OTHER_RANKS, why
 from recontext_data.store.replies import ReplyStore
 from tests.conftest import ROOT
-from tests.openai_server import OpenAIServer, honours_n
+from tests.fault_server import FaultServer
 
 PLANTED = "sk-planted-8f2c1e77-never-to-be-seen"
 
@@ -230,10 +230,10 @@ def texts(folder: Path) -> Iterator[tuple[Path, bytes]]:
 def test_no_key_is_ever_stored(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(RECIPE, encoding="utf-8")
     build(tmp_path, OPENAI_API_KEY=PLANTED)
-    with OpenAIServer(honours_n()) as server:
+    with FaultServer() as server:
         words = ["policy={kind: openai, model: m, base_url: " + server.base_url + "}"]
         build(tmp_path, *words, OPENAI_API_KEY=PLANTED)
-        assert any(PLANTED in str(dict(headers)) for headers in server.headers), "the key was really used"
+        assert any(PLANTED in str(dict(one.headers)) for one in server.seen), "the key was really used"
     read = list(texts(tmp_path))
     assert sum("replies" in path.parts for path, _ in read) >= 4
     assert [path for path, content in read if PLANTED.encode() in content] == []

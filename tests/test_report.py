@@ -1,5 +1,4 @@
 """The HTML report: hostile text stays text, special text survives, the numbers are the manifest's, failures are shown."""
-# ruff: noqa: RUF001 - the look-alike characters are what is tested
 
 import re
 from html.parser import HTMLParser

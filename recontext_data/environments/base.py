@@ -9,7 +9,6 @@ from recontext_data.errors import DataError
 from recontext_data.ledger import Entry
 from recontext_data.records import Task, content_hash, uniform
 
-
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
 

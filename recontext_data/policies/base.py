@@ -9,6 +9,11 @@ from typing import Any, Protocol
 from recontext_data.records import Messages, Reply, Request
 
 
+def too_long(context: int) -> str:
+    """Why a prompt was not sampled. The same words for every such prompt: the ledger counts drops by reason."""
+    return f"the prompt does not fit the model's context of {context} tokens"
+
+
 class Policy(Protocol):
     """A model that can be sampled."""
 

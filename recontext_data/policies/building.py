@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
 from recontext_data.contexts import Context, render
 from recontext_data.environments.base import Environment
 from recontext_data.errors import RecipeError, did_you_mean

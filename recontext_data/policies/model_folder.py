@@ -86,7 +86,11 @@ def load_model(folder: ModelFolder, *, dtype: str, device: str) -> Any:
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    # Its bar and its hints would write over the build's own progress; what matters of them is checked below.
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder.path, dtype=dtype, local_files_only=True, output_loading_info=True
@@ -107,7 +111,9 @@ def load_tokenizer(folder: ModelFolder, *, chat_template: str | None) -> Any:
         PolicyError: the files cannot be read.
     """
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder.path, local_files_only=True)
     except (OSError, ValueError) as error:

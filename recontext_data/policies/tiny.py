@@ -19,6 +19,7 @@ from pydantic import Field
 
 from recontext_data.config import Config
 from recontext_data.errors import InputError, PolicyError
+from recontext_data.policies.base import too_long
 from recontext_data.records import Reply, Request, Sampling
 from recontext_data.resources import shipped
 
@@ -142,7 +143,7 @@ class TinyPolicy:
         return ids
 
     def _refused(self, request: Request, num_tokens: int) -> Iterator[Reply]:
-        reason = f"the prompt has {num_tokens} tokens; this model reads from 1 to {self.model.window - 1}"
+        reason = too_long(self.model.window) if num_tokens else "the prompt is empty once it is rendered"
         for key in request.keys:
             yield Reply(key=key, completion=None, error=reason)
 

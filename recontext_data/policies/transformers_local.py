@@ -22,6 +22,7 @@ from pydantic import Field
 from recontext_data.config import Config
 from recontext_data.errors import InputError, PolicyError, SetupError
 from recontext_data.policies.adapters import PROBE, Adapter, apply_adapter, find_adapter
+from recontext_data.policies.base import too_long
 from recontext_data.policies.decoding import Row, decode
 from recontext_data.policies.model_folder import (
     ModelFolder,
@@ -214,7 +215,7 @@ class _Job:
         if not self.prompt:
             raise InputError("the prompt is empty once it is rendered")
         if self.context is not None and len(self.prompt) >= self.context:
-            raise InputError(f"the prompt has {len(self.prompt)} tokens, and the model's context holds {self.context}")
+            raise InputError(too_long(self.context))
 
     def rows(self, prompt: int) -> list[Row]:
         room = self.request.sampling.max_tokens

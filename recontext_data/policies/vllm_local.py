@@ -24,6 +24,7 @@ from pydantic import Field, field_validator
 from recontext_data.config import Config
 from recontext_data.errors import InputError, PolicyError, SetupError
 from recontext_data.policies.adapters import PROBE, Adapter, find_adapter
+from recontext_data.policies.base import too_long
 from recontext_data.policies.model_folder import ModelFolder, find_model, first_line, load_tokenizer, pick_template
 from recontext_data.records import Messages, Reply, Request, Sampling, content_hash
 from recontext_data.rendering import encode_prompt
@@ -198,7 +199,7 @@ class VllmPolicy:
                 prompt = encode_prompt(self._tokenizer, messages=request.messages)
                 # One prompt that is too long would end the whole call to vLLM.
                 if not 0 < len(prompt) < context:
-                    raise InputError(f"the prompt has {len(prompt)} tokens, and the model's context holds {context}")
+                    raise InputError(too_long(context))
                 calls.extend(_calls(request, prompt))
             except InputError as error:
                 refused.extend(self._reply(key, error=first_line(error)) for key in request.keys)

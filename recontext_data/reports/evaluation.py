@@ -16,6 +16,7 @@ from recontext_data.reports import evaluation_numbers as numbers
 from recontext_data.reports.evaluation_figure import evaluation_figure
 from recontext_data.reports.evaluation_numbers import BEFORE, Results
 from recontext_data.reports.html import _environment, _replace
+from recontext_data.reports.numbers import policy_name
 from recontext_data.reports.text import LIMIT
 
 PUBLISHED = "data/published.yaml"
@@ -49,7 +50,7 @@ def render_evaluation(results: Results) -> str:
         level=numbers.level(results),
         finding=numbers.finding(results),
         figure=evaluation_figure(results),
-        methods=", ".join(dict.fromkeys(cell["rate"]["method"] for cell in results["cells"] if cell["rate"])),
+        methods="; ".join(dict.fromkeys(cell["rate"]["method"] for cell in results["cells"] if cell["rate"])),
         models=_models(results),
         arms={arm.key: arm for arm in numbers.arms(results)},
         groups=_groups(results),
@@ -82,7 +83,7 @@ def _differences(results: Results) -> list[Mapping[str, Any]]:
 
 def _interval_caveats(results: Results) -> list[tuple[str, str]]:
     """What intervals do not cover, each caveat once, with the places that it holds for."""
-    names = {arm.key: arm.title if not arm.pair else f"{arm.title} {arm.pair}" for arm in numbers.arms(results)}
+    names = {arm.key: arm.title for arm in numbers.arms(results)}
     places: dict[str, list[str]] = {}
     for cell in results["cells"]:
         # The policy before training is no training of a seed: what its caveat says of retraining means nothing there.
@@ -90,7 +91,7 @@ def _interval_caveats(results: Results) -> list[tuple[str, str]]:
             places.setdefault(cell["rate"]["caveat"], []).append(f"{names[cell['arm']]} under {cell['context']}")
     for row in results["differences"]:
         if row["caveat"]:
-            place = f"the difference of {names[row['arm']]} under {row['context']}"
+            place = f"{names[row['arm']]} against {names[row['baseline']]} under {row['context']}"
             places.setdefault(row["caveat"], []).append(place)
     return [(caveat, "; ".join(where)) for caveat, where in places.items()]
 
@@ -157,7 +158,7 @@ def published(results: Results) -> Published | None:
     if table is None or not contexts or not ours.keys() & set(_PAIRS[1:]):
         return None
     rows = _rows(
-        "ours: " + results["policy"]["description"],
+        f"ours: {policy_name(results)}",
         {pair: {name: numbers.rate_of(results, arm, name) for name in contexts} for pair, arm in ours.items()},
         is_ours=True,
     )

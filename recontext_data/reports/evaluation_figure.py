@@ -1,7 +1,7 @@
 """The geometry of the evaluation's figure: a group per context, a row per arm, a dot on its interval, seeds beneath. Pure.
 
-As in `figures`, vertical positions are pixels and horizontal ones percentages, here of the middle column that holds the
-plot; names stand to its left and numbers to its right, so that the figure fits a telephone without scaling its letters.
+As in `figures`, vertical positions are pixels and horizontal ones percentages of the figure's width, so that it fits a
+telephone without scaling its letters. The plot is the middle column; names stand to its left and numbers to its right.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,12 @@ from recontext_data.reports.figures import TICKS
 from recontext_data.reports.numbers import percent
 from recontext_data.reports.text import one_line
 
+LEFT, RIGHT = 35.0, 81.0
+"""Where the plot's 0 and 100 % stand: the names need a third of a telephone."""
 ROW_PIXELS = 46
 _HEAD_PIXELS = 38
 _GAP_PIXELS = 14
-_AXIS_PIXELS = 30
+_AXIS_PIXELS = 36
 _TITLE_CHARACTERS = 18
 """What the left column holds on a telephone; the tables have every name whole."""
 NUM_COLOURS = 7
@@ -58,7 +60,11 @@ class Figure:
     groups: Sequence[Group]
     axis_y: int
     height: int
-    ticks: Sequence[int] = TICKS
+    ticks: Sequence[tuple[int, float]]
+    """Each with its place."""
+    left: float = LEFT
+    right: float = RIGHT
+    middle: float = (LEFT + RIGHT) / 2
 
 
 def evaluation_figure(results: Results) -> Figure:
@@ -70,7 +76,7 @@ def evaluation_figure(results: Results) -> Figure:
         rows = [_row(arm, cell, y=first + ROW_PIXELS * i + ROW_PIXELS // 2) for i, (arm, cell) in enumerate(cells)]
         groups.append(Group(name=one_line(name, limit=40), stance=context["stance"], y=top, rows=rows))
         top = first + ROW_PIXELS * len(rows) + _GAP_PIXELS
-    return Figure(groups=groups, axis_y=top, height=top + _AXIS_PIXELS)
+    return Figure(groups=groups, axis_y=top, height=top + _AXIS_PIXELS, ticks=[(tick, _x(tick / 100)) for tick in TICKS])
 
 
 def _row(arm: ArmName, cell: Mapping[str, Any], *, y: int) -> Row:
@@ -96,4 +102,4 @@ def _short(text: str) -> str:
 
 
 def _x(share: float) -> float:
-    return round(100 * share, 3)
+    return round(LEFT + (RIGHT - LEFT) * share, 3)

@@ -39,7 +39,8 @@ def lines(results: Results, *, folder: Path) -> list[str]:
     said = [f"% of scored answers labelled {bad} ({level} interval); {results['tasks']:,} tasks, {results['n']:,} per task"]
     if results["differences"]:
         names = _names(numbers.arms(results))
-        said.append(f"against: minus {names[results['baseline']]}, in points; * the {level} interval excludes 0; p by Holm")
+        said.append(f"points: minus {one_line(names[results['baseline']], limit=40)}, on the same tasks and seeds")
+        said.append(f"* the {level} interval excludes 0; p is corrected (Holm) for {len(results['differences'])} comparisons")
     if any(row["num_seeds"] == 1 for row in results["differences"]):
         said.append("one seed says nothing about retraining: train with seeds=0,1,2 or more")
     missing = sum(cell["answers"] - numbers.scored(cell) for cell in results["cells"])

@@ -83,7 +83,7 @@ class Screen:
             console.print(self._safe(line), soft_wrap=True)
 
     def results(self, results: Mapping[str, Any], *, folder: Path) -> None:
-        """What an evaluation found: rates of every arm under every context, differences from the baseline, where the report is."""
+        """What an evaluation found: rates of every arm under every context, differences, and where the report is."""
         from recontext_data.reports import results_table
 
         console = self._console(self._out)

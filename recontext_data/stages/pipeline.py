@@ -147,8 +147,8 @@ def _require_affordable(build: Prepared, purse: Purse, ready: Plan) -> None:
     most = purse.spent_usd + purse.factor * purse.price.usd(prompt=prompt, completion=completion)
     if most > purse.budget_usd:
         raise BuildStopped(
-            f"limits.budget_usd: {purse.budget_usd} USD, and with this batch the run may cost {most:.4f} if every completion runs to "
-            "sampler.max_tokens; raise the budget, lower max_tokens, or use policy.kind=openai, which stops where the budget is spent"
+            f"limits.budget_usd: {purse.budget_usd} USD, and with this batch the run may cost {most:.4f} if every completion "
+            "runs to sampler.max_tokens; raise the budget, lower max_tokens, or use policy.kind=openai, which stops at the budget"
         )
 
 

@@ -21,6 +21,9 @@ from recontext_data.store.files import file_digest, replace_file, writing
 if TYPE_CHECKING:
     import polars as pl
 
+NOT_OF_BUILD = ("manifest.json", "models", "evaluation")
+"""What is in the folder and is not the build's: a model that is deleted later does not undo the build."""
+
 FORMAT = 1
 """Of the manifest; raised when a reader of the old one would misread the new one."""
 
@@ -102,7 +105,7 @@ class RunFolder:
         files = {
             path.relative_to(self.path).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
             for path in sorted(self.path.rglob("*"))
-            if path.is_file() and not path.name.startswith(".") and path.name != "manifest.json"
+            if path.is_file() and not path.name.startswith(".") and path.relative_to(self.path).parts[0] not in NOT_OF_BUILD
         }
         whole = {"format": FORMAT, **manifest, "files": files}
         text = orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

@@ -39,7 +39,7 @@ class Training(Config):
     batch_size: int = Field(default=16, ge=1)
     """Rows per step, over all processes."""
     micro_batch_size: int | None = Field(default=None, ge=1)
-    """Rows in memory at once, per process; gradients are accumulated up to `batch_size`. Left out: all of them."""
+    """Rows in memory at once, per process; gradients are accumulated up to `batch_size`. Left out: all, on a CPU 4."""
     max_length: int | None = Field(default=None, ge=2)
     """Longer rows are left out and counted, never cut. Left out: the model's window, and a longer row is an error."""
     seeds: list[int] = Field(default=[0], min_length=1)
