@@ -28,7 +28,11 @@ SCHEMA = {
 
 Rates = Mapping[str, Sequence[float]]
 """Arm -> rate per context."""
-EFFECT: Rates = {"before": (0.05, 0.4, 0.95), RECONTEXTUALIZED: (0.03, 0.12, 0.27), STANDARD: (0.05, 0.4, 0.93)}
+EFFECT: dict[str, tuple[float, float, float]] = {
+    "before": (0.05, 0.4, 0.95),
+    RECONTEXTUALIZED: (0.03, 0.12, 0.27),
+    STANDARD: (0.05, 0.4, 0.93),
+}
 
 
 def rows(

@@ -30,7 +30,11 @@ def recipe(folder: Path, **changes: Any) -> Path:
     chosen = [row for row in every if row["split"] == "train"][:8] + [row for row in every if row["split"] == "evaluation"][:20]
     problems = helpers.write_problems(folder / "problems.jsonl", chosen)
     environment = {"kind": "code_mc", "problems": str(problems), "split": "train", "tasks": None}
-    tree = {"environment": environment, "policy": {"kind": "fake", "rates": RATES}, "evaluation": {"tasks": None, "n": 2}}
+    tree: dict[str, Any] = {
+        "environment": environment,
+        "policy": {"kind": "fake", "rates": RATES},
+        "evaluation": {"tasks": None, "n": 2},
+    }
     return helpers.write_recipe(folder, **(tree | changes))
 
 

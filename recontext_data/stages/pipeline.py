@@ -148,7 +148,7 @@ def _require_affordable(build: Prepared, purse: Purse, ready: Plan) -> None:
     if most > purse.budget_usd:
         raise BuildStopped(
             f"limits.budget_usd: {purse.budget_usd} USD, and with this batch the run may cost {most:.4f} if every completion "
-            "runs to sampler.max_tokens; raise the budget, lower max_tokens, or use policy.kind=openai, which stops at the budget"
+            "runs to sampler.max_tokens; raise the budget, lower max_tokens, or use policy.kind=openai, which stops in time"
         )
 
 
