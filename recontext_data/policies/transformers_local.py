@@ -37,6 +37,11 @@ from recontext_data.records import Messages, Reply, Request, content_hash
 from recontext_data.rendering import encode_prompt
 
 
+SMALL = 50_000_000
+"""Parameters under which threads spend longer waiting for each other than computing (stories260K: 13 s with one, minutes
+with two on a busy machine)."""
+
+
 class TransformersConfig(Config):
     """A model sampled in this process."""
 
@@ -58,7 +63,7 @@ class TransformersConfig(Config):
     chat_template: str | None = None
     """File with a Jinja chat template, for a tokenizer that has none or has the wrong one."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads for torch; tiny models are faster with 1. Default: torch's own choice."""
+    """CPU threads for torch. Left out: one for a model of under 50M parameters, which several only slow down; else torch's choice."""
 
     def build(self) -> "TransformersPolicy":
         """The policy, its files checked and nothing heavy loaded.
@@ -143,9 +148,11 @@ class TransformersPolicy:
     def _model(self) -> Any:
         import torch
 
-        if self._config.threads is not None:
-            torch.set_num_threads(self._config.threads)
-        model = load_model(self._folder, dtype=self._config.dtype, device=pick_device(self._config.device))
+        device = pick_device(self._config.device)
+        model = load_model(self._folder, dtype=self._config.dtype, device=device)
+        is_small = device == "cpu" and sum(weights.numel() for weights in model.parameters()) < SMALL
+        if self._config.threads is not None or is_small:
+            torch.set_num_threads(self._config.threads or 1)
         if self._adapter is None:
             return model
         return apply_adapter(model, self._adapter, probe=self._tokenizer.encode(PROBE, add_special_tokens=False))
