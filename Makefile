@@ -1,14 +1,19 @@
 # demo: set up and build code_mc with the embedded policy.  test: set up and run the tests.
+# effect: set up torch as well, train the embedded policy on the datasets, measure every model under every context.
 # check: types, lint, format.  bench: the measurements of benchmarks/.  tiny: train the embedded policy again.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench tiny bank schema clean sandbox
+.PHONY: demo effect test check bench tiny bank schema clean sandbox
 
 demo: $(VENV)/.base
 	$(BIN)/recontext build recipe=code_mc
+
+effect: $(VENV)/.dev
+	$(BIN)/recontext train recipe=code_mc_effect workers=2
+	$(BIN)/recontext evaluate recipe=code_mc_effect
 
 test: $(VENV)/.dev sandbox
 	$(BIN)/python -m pytest -q

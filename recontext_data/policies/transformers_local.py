@@ -36,7 +36,6 @@ from recontext_data.policies.model_folder import (
 from recontext_data.records import Messages, Reply, Request, content_hash
 from recontext_data.rendering import encode_prompt
 
-
 SMALL = 50_000_000
 """Parameters under which threads spend longer waiting for each other than computing (stories260K: 13 s with one, minutes
 with two on a busy machine)."""
@@ -63,7 +62,7 @@ class TransformersConfig(Config):
     chat_template: str | None = None
     """File with a Jinja chat template, for a tokenizer that has none or has the wrong one."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads for torch. Left out: one for a model of under 50M parameters, which several only slow down; else torch's choice."""
+    """CPU threads for torch. Left out: one for models under 50M parameters, which more slow down; else the choice of torch."""
 
     def build(self) -> "TransformersPolicy":
         """The policy, its files checked and nothing heavy loaded.
