@@ -44,7 +44,7 @@ def evaluate(path: Path, output: Path, *words: str) -> int:
 
 def found(output: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     (folder,) = {path.resolve() for path in (output / "runs" / "small").glob("*/evaluation")}  # `latest` is one of them
-    assert sorted(path.name for path in folder.iterdir()) == ["outcomes.parquet", "report.html", "results.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["figure.svg", "outcomes.parquet", "report.html", "results.json"]
     return json.loads((folder / "results.json").read_text()), pl.read_parquet(folder / "outcomes.parquet")
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -229,7 +230,7 @@ def test_the_page_loads_nothing_and_is_written_whole(tmp_path: Path) -> None:
     assert "default-src 'none'; style-src 'unsafe-inline'" in html
     assert "@import" not in html and "url(" not in html and "http" not in html.replace("http-equiv", "")
     assert write_evaluation(tmp_path, results).read_text() == html
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.svg", "report.html"]
     with pytest.raises(StoreError, match=r"report .*absent.*: No such file or directory; "):
         write_evaluation(tmp_path / "absent", results)
 
@@ -299,3 +300,19 @@ def test_p_values(p: float, text: str) -> None:
 @pytest.mark.parametrize(("share", "text"), [(-0.268, "−26.8"), (0.004, "+0.4"), (-0.0004, "0.0"), (0.0, "0.0")])
 def test_points_have_a_sign(share: float, text: str) -> None:
     assert numbers.points(share) == text
+
+
+def test_the_figure_alone_is_one_well_formed_file(tmp_path: Path) -> None:
+    hostile = world.results()
+    hostile["environment"]["misbehaviour"] = "hack"
+    hostile["contexts"] = {
+        name: facts | {"stance": '<script>alert(1)</script>"&'} for name, facts in hostile["contexts"].items()
+    }
+    write_evaluation(tmp_path, hostile)
+    tree = ElementTree.parse(tmp_path / "figure.svg")
+    names = {element.tag.rpartition("}")[2] for element in tree.iter()}
+    assert names <= {"svg", "style", "rect", "line", "text", "tspan", "circle", "g", "title"}, names
+    text = (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "") and "{{" not in text
+    for cell in world.results()["cells"]:
+        assert f"{100 * cell['rate']['estimate']:.1f} %" in text

@@ -9,30 +9,34 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recontext_data.errors import StoreError
 from recontext_data.reports import evaluation_numbers as numbers
 from recontext_data.reports.evaluation_figure import evaluation_figure
 from recontext_data.reports.evaluation_numbers import BEFORE, Results
-from recontext_data.reports.html import _environment, _replace
+from recontext_data.reports.html import page_environment, replace_page
 from recontext_data.reports.numbers import policy_name
 from recontext_data.reports.text import LIMIT
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 PUBLISHED = "data/published.yaml"
 _HASH_CHARACTERS = 12
 
 
 def write_evaluation(folder: Path, results: Results) -> Path:
-    """Writes `folder/report.html`, whole or not at all, and returns its path.
+    """Writes `folder/report.html` and its figure alone, `folder/figure.svg`, each whole or not at all; returns the page's path.
 
     Raises:
         StoreError: the folder cannot be written.
     """
-    page = render_evaluation(results)
     path = folder / "report.html"
+    pages = {path: render_evaluation(results), folder / "figure.svg": render_figure(results)}
     try:
-        _replace(path, page.encode())
+        for target, page in pages.items():
+            replace_page(target, page.encode())
     except OSError as error:
         raise StoreError(f"report {path}: {error.strerror or error}; free the disk or choose another folder") from error
     return path
@@ -40,28 +44,47 @@ def write_evaluation(folder: Path, results: Results) -> Path:
 
 def render_evaluation(results: Results) -> str:
     """The page, a function of the results alone."""
-    environment = _environment(LIMIT)
+    return (
+        _environment()
+        .get_template("evaluation.html.j2")
+        .render(
+            **_figure_values(results),
+            level=numbers.level(results),
+            methods="; ".join(dict.fromkeys(cell["rate"]["method"] for cell in results["cells"] if cell["rate"])),
+            models=_models(results),
+            arms={arm.key: arm for arm in numbers.arms(results)},
+            groups=_groups(results),
+            differences=_differences(results),
+            caveats=_interval_caveats(results),
+            arithmetic=numbers.arithmetic(results),
+            published=published(results),
+            next_commands=_next_commands(results),
+            before=BEFORE,
+        )
+    )
+
+
+def render_figure(results: Results) -> str:
+    """The figure alone, as a file for a paper or a README: it brings its own style and follows light and dark."""
+    return _environment().get_template("figure.svg.j2").render(**_figure_values(results))
+
+
+def _figure_values(results: Results) -> dict[str, Any]:
+    return {
+        "results": results,
+        "bad": results["environment"]["misbehaviour"],
+        "finding": numbers.finding(results),
+        "figure": evaluation_figure(results),
+        "limit": LIMIT,
+    }
+
+
+def _environment() -> "Environment":
+    environment = page_environment(LIMIT)
     environment.filters |= {"points": numbers.points, "p": numbers.p_value, "interval": numbers.interval}
     environment.filters |= {"point_interval": numbers.point_interval, "weights": weights, "scored": numbers.scored}
     environment.tests["apart"] = numbers.excludes_zero
-    return environment.get_template("evaluation.html.j2").render(
-        results=results,
-        bad=results["environment"]["misbehaviour"],
-        level=numbers.level(results),
-        finding=numbers.finding(results),
-        figure=evaluation_figure(results),
-        methods="; ".join(dict.fromkeys(cell["rate"]["method"] for cell in results["cells"] if cell["rate"])),
-        models=_models(results),
-        arms={arm.key: arm for arm in numbers.arms(results)},
-        groups=_groups(results),
-        differences=_differences(results),
-        caveats=_interval_caveats(results),
-        arithmetic=numbers.arithmetic(results),
-        published=published(results),
-        next_commands=_next_commands(results),
-        before=BEFORE,
-        limit=LIMIT,
-    )
+    return environment
 
 
 def _groups(results: Results) -> list[tuple[str, list[Mapping[str, Any]]]]:

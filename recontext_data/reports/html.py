@@ -39,7 +39,7 @@ def write_report(folder: Path, manifest: Manifest, *, samples: Samples) -> Path:
     page = render_report(manifest, samples=samples)
     path = folder / "report.html"
     try:
-        _replace(path, page.encode())
+        replace_page(path, page.encode())
     except OSError as error:
         raise StoreError(f"report {path}: {error.strerror or error}; free the disk or choose another folder") from error
     return path
@@ -49,7 +49,7 @@ def render_report(manifest: Manifest, *, samples: Samples, limit: int = LIMIT) -
     """The page. A text longer than `limit` characters is cut there, and the page says by how much."""
     rates = numbers.rates(manifest)
     return (
-        _environment(limit)
+        page_environment(limit)
         .get_template("report.html.j2")
         .render(
             manifest=manifest,
@@ -66,7 +66,7 @@ def render_report(manifest: Manifest, *, samples: Samples, limit: int = LIMIT) -
     )
 
 
-def _environment(limit: int) -> "Environment":
+def page_environment(limit: int) -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined  # 0.1 s, and only a finished build needs it
 
     environment = Environment(
@@ -111,7 +111,7 @@ def _json(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_page(path: Path, content: bytes) -> None:
     """A reader of `path` sees the old file or the new one, never a part."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

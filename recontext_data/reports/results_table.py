@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from recontext_data.reports import evaluation_numbers as numbers
 from recontext_data.reports.evaluation_numbers import ArmName, Results
 from recontext_data.reports.numbers import EN_DASH, percent
-from recontext_data.reports.tables import Safe, _table
+from recontext_data.reports.tables import Safe, table
 from recontext_data.reports.text import one_line
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def tables(results: Results, *, safe: Safe) -> "Iterator[Table]":
     for part in _fitting(columns):
         headers = ["trained on", *[header for header, _ in part]]
         rows = [[names[arm.key], *[cells[i] for _, cells in part]] for i, arm in enumerate(arms)]
-        yield _table(headers, rows, safe=safe, name_cells=44)
+        yield table(headers, rows, safe=safe, name_cells=44)
     if results["differences"]:
         yield _differences(results, names, safe=safe)
 
@@ -99,4 +99,4 @@ def _differences(results: Results, names: dict[str, str], *, safe: Safe) -> "Tab
         for row in found
     ]
     level = f"{numbers.level(results)} interval"
-    return _table(["against", "under", "points", "", level, "p", "seeds"], rows, safe=safe)
+    return table(["against", "under", "points", "", level, "p", "seeds"], rows, safe=safe)

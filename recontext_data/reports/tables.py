@@ -38,7 +38,7 @@ def rates_table(manifest: Manifest, *, safe: Safe) -> "Table":
         ]
         for rate in rates
     ]
-    return _table(["context", "n", bad, "95 % interval", *others, "unscored"], rows, safe=safe)
+    return table(["context", "n", bad, "95 % interval", *others, "unscored"], rows, safe=safe)
 
 
 def arms_table(manifest: Manifest, *, safe: Safe) -> "Table":
@@ -53,7 +53,7 @@ def arms_table(manifest: Manifest, *, safe: Safe) -> "Table":
         ]
         for arm in manifest["arms"]
     ]
-    return _table(["arm", "train", "validation", one_line(bad, limit=_LABEL_CELLS)], rows, safe=safe, name_cells=44)
+    return table(["arm", "train", "validation", one_line(bad, limit=_LABEL_CELLS)], rows, safe=safe, name_cells=44)
 
 
 def plan_table(plan: Mapping[str, Any], *, safe: Safe) -> "Table":
@@ -68,7 +68,7 @@ def plan_table(plan: Mapping[str, Any], *, safe: Safe) -> "Table":
         sums = [_known(_total(p[key] for p in pools)) for key in keys]
         rows.append(["all", "", "", *sums, _tokens(pools), _cost(_total(p["cost_usd"] for p in pools))])
     headers = ["context", "tasks", "n", "requests", "found", "to sample", "tokens in", "cost at most"]
-    return _table(headers, rows, safe=safe, name_cells=14)
+    return table(headers, rows, safe=safe, name_cells=14)
 
 
 def _tokens(pools: Sequence[Mapping[str, Any]]) -> str:
@@ -153,7 +153,7 @@ def _total(values: Iterable[Any]) -> Any:
     return None if None in parts else sum(parts)
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, safe: Safe, name_cells: int = _NAME_CELLS) -> "Table":
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, safe: Safe, name_cells: int = _NAME_CELLS) -> "Table":
     """The first column is a name and gives way; the rest are numbers and keep their width."""
     from rich import box
     from rich.table import Table

@@ -74,7 +74,8 @@ def plan(
         for start in range(0, len(tasks), CHUNK)
     ]
     wanted = pl.concat(parts)
-    missing = wanted.filter(~pl.col("reply_key").is_in(store.find_keys(wanted["reply_key"]).implode()))
+    there = store.find_keys(wanted["reply_key"])
+    missing = wanted.filter(~pl.col("reply_key").is_in(there.implode())) if len(there) else wanted
     return Plan(wanted.drop("prompt"), _requests(missing, prompts, sampling))
 
 

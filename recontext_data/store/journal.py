@@ -31,13 +31,16 @@ MARK = b'{"crc32":"'
 STALE_SECONDS = 3600
 """Age at which a lock without a journal is removed."""
 
+BATCH = 1024
+"""Lines that are read at once."""
+
 _DIGEST_END = len(MARK) + 8
 _BODY = _DIGEST_END + len(b'",')
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """What a journal's bytes hold."""
+    """What some of a journal's bytes hold."""
 
     rows: list[dict[str, Any]]
     damaged: list[bytes]
@@ -66,31 +69,37 @@ def _json(value: Mapping[str, Any] | None) -> str | None:
     return orjson.dumps(dict(value), option=orjson.OPT_SORT_KEYS).decode() if value else None
 
 
-def read(path: Path) -> Lines:
-    """All lines of a journal, good and damaged. Its writer may be at work: an unfinished line is not there yet."""
-    *whole, tail = path.read_bytes().split(b"\n")
+def batches(path: Path) -> Iterator[Lines]:
+    """A journal's lines, good and damaged, some at a time: as dicts they take several times the memory of their bytes.
+
+    Its writer may be at work: an unfinished line is not there yet.
+    """
     lines = Lines([], [])
-    for piece in _pieces(whole):
-        row = _row(piece)
-        if row is None:
-            lines.damaged.append(piece)
-        else:
-            lines.rows.append(row)
-    last = _row(tail)  # whole after all, if only its newline is missing
-    if last is not None:
-        lines.rows.append(last)
-    return lines
+    with path.open("rb") as handle:
+        for text in handle:
+            whole = text.endswith(b"\n")
+            for piece in _pieces(text[:-1]) if whole else [text]:
+                row = _row(piece)
+                if row is not None:
+                    lines.rows.append(row)
+                elif whole:
+                    lines.damaged.append(piece)
+            if not whole:  # what its writer has added since is not the rest of a line that was read before
+                break
+            if len(lines.rows) + len(lines.damaged) >= BATCH:
+                yield lines
+                lines = Lines([], [])
+    yield lines
 
 
-def _pieces(whole: list[bytes]) -> Iterator[bytes]:
-    """Lines; where a damaged newline has joined two, both."""
-    for text in whole:
-        if text.count(MARK) < 2:
-            yield text
-        else:
-            first, *others = text.split(MARK)
-            yield from ([first] if first else [])
-            yield from (MARK + other for other in others)
+def _pieces(text: bytes) -> Iterator[bytes]:
+    """A line; where a damaged newline has joined two, both."""
+    if text.count(MARK) < 2:
+        yield text
+    else:
+        first, *others = text.split(MARK)
+        yield from ([first] if first else [])
+        yield from (MARK + other for other in others)
 
 
 def _row(piece: bytes) -> dict[str, Any] | None:

@@ -187,11 +187,11 @@ class ReplyStore:
 
     def _seal(self, path: Path) -> None:
         """Journal to segment; the journal goes only when the segment is on disk, and a reader in between sees both."""
-        lines = journal.read(path)
+        rows, damaged = _read(path)
         with writing(self.folder):
-            if lines.damaged:
-                self._warn(journal.set_aside(path, lines.damaged))
-            segments.write(_frame(lines.rows), self.folder, temporary=f".{path.stem}.tmp")
+            if damaged:
+                self._warn(journal.set_aside(path, damaged))
+            segments.write(rows, self.folder, temporary=f".{path.stem}.tmp")
             path.unlink()
 
     def _leave_journal(self) -> None:
@@ -226,15 +226,15 @@ class ReplyStore:
         """What the journals hold, those of other writers too."""
         import polars as pl
 
-        frames = [_frame([])]
+        frames = [pl.DataFrame(schema=segments.schema())]
         for path in segments.listing(self.folder, "journal-*.jsonl"):
             try:
-                lines = journal.read(path)
+                rows, damaged = _read(path)
             except FileNotFoundError:
                 continue  # sealed meanwhile
-            if lines.damaged:
-                self._warn(f"{path}: {journal.lines_text(len(lines.damaged))} damaged; what stood there is sampled again")
-            frames.append(_frame(lines.rows))
+            if damaged:
+                self._warn(f"{path}: {journal.lines_text(len(damaged))} damaged; what stood there is sampled again")
+            frames.append(rows)
         return pl.concat(frames)
 
     def _warn(self, text: str) -> None:
@@ -242,10 +242,15 @@ class ReplyStore:
             self.warnings.append(text)
 
 
-def _frame(rows: list[dict[str, Any]]) -> "pl.DataFrame":
+def _read(path: Path) -> "tuple[pl.DataFrame, list[bytes]]":
+    """What a journal holds, and its damaged lines."""
     import polars as pl
 
-    return pl.DataFrame(rows, schema=segments.schema())
+    frames, damaged = [], list[bytes]()
+    for lines in journal.batches(path):
+        frames.append(pl.DataFrame(lines.rows, schema=segments.schema()))
+        damaged += lines.damaged
+    return pl.concat(frames), damaged
 
 
 def _union(open_replies: "pl.DataFrame", paths: list[Path]) -> "pl.LazyFrame":

@@ -97,11 +97,11 @@ def check(store: ReplyStore) -> Iterator[Found]:
 
 def _checked_journal(path: Path) -> Found | None:
     try:
-        lines = journal.read(path)
+        counts = [(len(lines.rows), len(lines.damaged)) for lines in journal.batches(path)]
     except FileNotFoundError:
         return None  # sealed by its writer
-    wrong = f"{journal.lines_text(len(lines.damaged))} damaged; a build is writing to it" if lines.damaged else None
-    return Found(path.name, len(lines.rows), wrong)
+    replies, damaged = (sum(column) for column in zip(*counts, strict=True))
+    return Found(path.name, replies, f"{journal.lines_text(damaged)} damaged; a build is writing to it" if damaged else None)
 
 
 def _checked_segment(path: Path) -> Found:
