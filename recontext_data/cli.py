@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 the job failed or a limit ended it, 2 the input or the set-up is wrong, 130 interrupted.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -74,15 +75,17 @@ def _flag(key: str, value: str) -> bool:
 def guarded(job: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
     """Runs a verb; a known error becomes one line on stderr and its exit code."""
     try:
-        return job(words)
+        code = job(words)
+        sys.stdout.flush()  # here, where a reader that left can be told from an error
+        return code
     except RecontextError as error:
         return fail(error)
     except KeyboardInterrupt:
         print("interrupted: every reply that was counted is kept; the same command continues", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) left; there is nobody to tell.
-        sys.stderr.close()
+        # The reader (`| head`) left. Python would try to write the rest once more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 

@@ -109,6 +109,8 @@ def _str(form: Json) -> Iterator[Json]:
             yield text[:i] + text[i : i + 2][::-1] + text[i + 2 :]
     if not text:
         yield "a"
+    elif len(text) == 1 and _other_letter(text, text) == text:
+        yield text * 2  # a lone sign has no neighbour
 
 
 def _other_letter(letter: str, text: str) -> str:

@@ -1,0 +1,138 @@
+"""kill -9 in the middle of sampling: is a reply that is on disk ever bought again? `python benchmarks/kills.py [kills]`
+
+A build samples from tests/fault_server.py (250 ms, 16 requests at a time), is killed at a random moment, and started again,
+30 times over in one folder; then it is left to end. The server has every request that was ever sent. Printed beside what
+must hold: requests for replies that were on disk (0), requests sent twice (no more than were under way at the kills), and
+whether the datasets are those of a build that was left alone. Takes about a minute and a half.
+"""
+
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # for tests/, which are no part of the package
+
+from recontext_data.store.replies import ReplyStore  # noqa: E402
+from tests import helpers  # noqa: E402
+from tests.fault_server import Faults, FaultServer  # noqa: E402
+
+LATENCY_SECONDS = 0.25
+CONCURRENCY = 16
+TASKS_PER_KILL = 60
+"""More than one round can sample, so that every kill falls into sampling."""
+
+
+@dataclass
+class Sums:
+    """What the server and the disk say after all rounds. Completions go by their seeds: each has its own."""
+
+    wanted: int = 0
+    sent: int = 0
+    """Requests, all rounds together."""
+    resent_though_stored: int = 0
+    """Requests for completions that were on disk when the build began again: what must never happen."""
+    under_way: list[int] = field(default_factory=list)
+    """At each kill, requests that were sent and whose replies were not on disk."""
+    resent: list[int] = field(default_factory=list)
+    """After each kill, requests for completions that had been asked for before."""
+    is_same: bool = False
+    """Whether the datasets and the candidates are those of the build that was left alone, byte for byte."""
+
+
+def run(folder: Path, *, kills: int, dice: random.Random) -> Sums:
+    """Builds with so many kills, and once without, in `folder`."""
+    count = TASKS_PER_KILL * (kills + 1)
+    recipe = _recipe(folder, count)
+    sums = Sums(wanted=count)
+    with FaultServer(Faults(latency_seconds=LATENCY_SECONDS)) as server:
+        words = [f"recipe={recipe}", f"policy.base_url={server.base_url}"]
+        output, calm = folder / "killed", folder / "calm"
+        before: set[int] = set()
+        for round_ in range(kills + 1):
+            stored, mark = seeds_stored(output), len(server.seen)
+            process = helpers.start_build(*words, f"output={output}")
+            if round_ < kills:
+                _wait_for_request(server, mark)
+                time.sleep(dice.uniform(0.0, 3.5 * LATENCY_SECONDS))
+                process.kill()
+            _, said = process.communicate(timeout=120)
+            assert process.returncode == (-9 if round_ < kills else 0), said
+            time.sleep(0.1)  # what the dead process had sent reaches the server
+            asked = [one.body["seed"] for one in server.seen[mark:]]
+            sums.resent_though_stored += len(stored.intersection(asked))
+            sums.resent.append(len(before.intersection(asked)))
+            before.update(asked)
+            if round_ < kills:
+                sums.under_way.append(len(before - seeds_stored(output)))
+        sums.sent, sums.resent = len(server.seen), sums.resent[1:]
+        assert helpers.build_process(*words, f"output={calm}").returncode == 0
+    sums.is_same = _made(output) == _made(calm)
+    return sums
+
+
+def seeds_stored(output: Path) -> set[int]:
+    """The seeds of the completions that are on disk."""
+    asked = ReplyStore(output / "replies").scan().select("asked").collect()["asked"]
+    return {orjson.loads(text)["seed"] for text in asked}
+
+
+def _recipe(folder: Path, count: int) -> Path:
+    rows = helpers.problem_rows(10**6)
+    many = [
+        row | {"problem_id": f"{row['problem_id']}/{i}", "statement": f"{row['statement']} (No. {i})"}
+        for i, row in zip(range(count), _cycle(rows), strict=False)
+    ]
+    helpers.write_problems(folder / "problems.jsonl", many)
+    return helpers.write_recipe(
+        folder,
+        environment={"kind": "code_mc", "problems": str(folder / "problems.jsonl"), "split": "all", "tasks": None},
+        policy={"kind": "openai", "model": "m", "api_key_env": "", "max_concurrency": CONCURRENCY},
+        sampler={"n": 1},
+        limits={"max_invalid_rate": 1.0},  # the server speaks of who asked, and chooses nothing
+    )
+
+
+def _cycle(rows: list[dict[str, object]]) -> Iterator[dict[str, object]]:
+    while True:
+        yield from rows
+
+
+def _wait_for_request(server: FaultServer, mark: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(server.seen) == mark:
+        assert time.monotonic() < deadline, "the build sends nothing"
+        time.sleep(0.002)
+
+
+def _made(output: Path) -> dict[str, object]:
+    run_folder = helpers.run_folder(output)
+    return {**helpers.arm_hashes(output), "candidates": (run_folder / "candidates.parquet").read_bytes()}
+
+
+def main(kills: int) -> int:
+    """Prints the sums; 1 if something that must hold does not."""
+    with tempfile.TemporaryDirectory() as place:
+        started = time.monotonic()
+        sums = run(Path(place), kills=kills, dice=random.Random(0))
+    seconds = time.monotonic() - started
+    holds = not sums.resent_though_stored and sums.is_same
+    print(f"{kills} kills while sampling {sums.wanted:,} completions, {CONCURRENCY} at a time, 250 ms each, in {seconds:.0f} s")
+    print(f"sent again though on disk: {sums.resent_though_stored} (must be 0)")
+    print(
+        f"sent twice: {sum(sums.resent)}, of {sum(sums.under_way)} under way at the kills; {sums.sent:,} requests in all; "
+        f"after one kill at most {max(sums.resent)}, beside {CONCURRENCY} at a time"
+    )
+    print(f"datasets and candidates byte for byte those of the build left alone: {sums.is_same}")
+    return int(not holds)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if sys.argv[1:] else 30))
