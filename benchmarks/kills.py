@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))  # for tests/, which are no part of the package
 
+from recontext_data.records import content_hash  # noqa: E402
 from recontext_data.store.replies import ReplyStore  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.fault_server import Faults, FaultServer  # noqa: E402
@@ -32,7 +33,7 @@ TASKS_PER_KILL = 60
 
 @dataclass
 class Sums:
-    """What the server and the disk say after all rounds. Completions go by their seeds: each has its own."""
+    """What the server and the disk say after all rounds. One completion a prompt, so they go by their prompts."""
 
     wanted: int = 0
     sent: int = 0
@@ -55,9 +56,9 @@ def run(folder: Path, *, kills: int, dice: random.Random) -> Sums:
     with FaultServer(Faults(latency_seconds=LATENCY_SECONDS)) as server:
         words = [f"recipe={recipe}", f"policy.base_url={server.base_url}"]
         output, calm = folder / "killed", folder / "calm"
-        before: set[int] = set()
+        before: set[str] = set()
         for round_ in range(kills + 1):
-            stored, mark = seeds_stored(output), len(server.seen)
+            stored, mark = prompts_stored(output), len(server.seen)
             process = helpers.start_build(*words, f"output={output}")
             if round_ < kills:
                 _wait_for_request(server, mark)
@@ -66,22 +67,22 @@ def run(folder: Path, *, kills: int, dice: random.Random) -> Sums:
             _, said = process.communicate(timeout=120)
             assert process.returncode == (-9 if round_ < kills else 0), said
             time.sleep(0.1)  # what the dead process had sent reaches the server
-            asked = [one.body["seed"] for one in server.seen[mark:]]
+            asked = [content_hash(one.body["messages"]) for one in server.seen[mark:]]
             sums.resent_though_stored += len(stored.intersection(asked))
             sums.resent.append(len(before.intersection(asked)))
             before.update(asked)
             if round_ < kills:
-                sums.under_way.append(len(before - seeds_stored(output)))
+                sums.under_way.append(len(before - prompts_stored(output)))
         sums.sent, sums.resent = len(server.seen), sums.resent[1:]
         assert helpers.build_process(*words, f"output={calm}").returncode == 0
     sums.is_same = _made(output) == _made(calm)
     return sums
 
 
-def seeds_stored(output: Path) -> set[int]:
-    """The seeds of the completions that are on disk."""
+def prompts_stored(output: Path) -> set[str]:
+    """Hashes of the prompts whose completions are on disk."""
     asked = ReplyStore(output / "replies").scan().select("asked").collect()["asked"]
-    return {orjson.loads(text)["seed"] for text in asked}
+    return {orjson.loads(text)["prompt"] for text in asked}
 
 
 def _recipe(folder: Path, count: int) -> Path:

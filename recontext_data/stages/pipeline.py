@@ -19,12 +19,13 @@ from recontext_data.errors import BuildStopped, RecipeError
 from recontext_data.ledger import Entry
 from recontext_data.policies.base import Policy
 from recontext_data.policies.openai_batch import OpenAIBatchPolicy
+from recontext_data.policies.openai_http import read_key
 from recontext_data.stages import sample
 from recontext_data.stages.buying import Purse, buy
 from recontext_data.stages.export import Exported, export
 from recontext_data.stages.judge import judge
 from recontext_data.stages.manifest import as_found, finish, manifest
-from recontext_data.stages.prepared import Prepared, plan, price
+from recontext_data.stages.prepared import PAID, Prepared, plan, price
 from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select
@@ -68,7 +69,6 @@ def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tup
             folder.point_latest()
             screen.note("nothing to do: this run is built already")
             return folder, as_found(facts)
-        screen.note(f"policy: {job.policy.description}")
         with ReplyStore(output / "replies") as store:
             try:
                 return folder, run(job, folder=folder, store=store, screen=screen, command=command)
@@ -108,6 +108,9 @@ def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Ou
     purse = _purse(build, ready, store)
     _require_affordable(build, purse, ready)
     if missing:
+        if isinstance(build.recipe.policy, PAID):
+            read_key(build.recipe.policy.api_key_env)  # a missing key is the first thing said, and the only one
+        screen.note(f"policy: {build.policy.description}")
         if isinstance(build.policy, OpenAIBatchPolicy):
             build.policy.on_progress = screen.note
         limit = int(build.recipe.limits.max_failure_rate * len(ready.wanted))
