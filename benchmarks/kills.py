@@ -6,13 +6,14 @@ must hold: requests for replies that were on disk (0), requests sent twice (no m
 whether the datasets are those of a build that was left alone. Takes about a minute and a half.
 """
 
+import itertools
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -51,13 +52,16 @@ class Sums:
 def run(folder: Path, *, kills: int, dice: random.Random) -> Sums:
     """Builds with so many kills, and once without, in `folder`."""
     count = TASKS_PER_KILL * (kills + 1)
-    recipe = _recipe(folder, count)
+    helpers.write_problems(folder / "problems.jsonl", _problems(count))
+    recipe = _recipe(folder, concurrency=CONCURRENCY)
     sums = Sums(wanted=count)
     with FaultServer(Faults(latency_seconds=LATENCY_SECONDS)) as server:
         words = [f"recipe={recipe}", f"policy.base_url={server.base_url}"]
         output, calm = folder / "killed", folder / "calm"
         before: set[str] = set()
         for round_ in range(kills + 1):
+            if round_ == kills:
+                _recipe(folder, concurrency=256)  # nobody kills any more: be quick
             stored, mark = prompts_stored(output), len(server.seen)
             process = helpers.start_build(*words, f"output={output}")
             if round_ < kills:
@@ -85,25 +89,23 @@ def prompts_stored(output: Path) -> set[str]:
     return {orjson.loads(text)["prompt"] for text in asked}
 
 
-def _recipe(folder: Path, count: int) -> Path:
-    rows = helpers.problem_rows(10**6)
-    many = [
+def _problems(count: int) -> list[dict[str, Any]]:
+    """So many problems, each with a text of its own."""
+    rows = itertools.cycle(helpers.problem_rows(10**6))
+    return [
         row | {"problem_id": f"{row['problem_id']}/{i}", "statement": f"{row['statement']} (No. {i})"}
-        for i, row in zip(range(count), _cycle(rows), strict=False)
+        for i, row in zip(range(count), rows, strict=False)
     ]
-    helpers.write_problems(folder / "problems.jsonl", many)
+
+
+def _recipe(folder: Path, *, concurrency: int) -> Path:
     return helpers.write_recipe(
         folder,
         environment={"kind": "code_mc", "problems": str(folder / "problems.jsonl"), "split": "all", "tasks": None},
-        policy={"kind": "openai", "model": "m", "api_key_env": "", "max_concurrency": CONCURRENCY},
+        policy={"kind": "openai", "model": "m", "api_key_env": "", "max_concurrency": concurrency},
         sampler={"n": 1},
         limits={"max_invalid_rate": 1.0},  # the server speaks of who asked, and chooses nothing
     )
-
-
-def _cycle(rows: list[dict[str, object]]) -> Iterator[dict[str, object]]:
-    while True:
-        yield from rows
 
 
 def _wait_for_request(server: FaultServer, mark: int) -> None:

@@ -120,7 +120,7 @@ def _size(rows: int) -> str:
 def _licence(given: str | None) -> Licence:
     if not given:
         return Licence("unknown", "", "")
-    known = given.strip().lower()
+    known = given.partition(" (")[0].strip().lower()  # "CC-BY-4.0 (MBPP, Google Research)"
     return Licence(known, "", given) if known in _HUB_LICENCES else Licence("other", given, given)
 
 

@@ -1,0 +1,124 @@
+"""Nothing is paid for twice: not after kill -9, not for a failure that stays one; and the key that pays is never shown."""
+
+import logging
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as parquet
+import pytest
+
+from benchmarks.kills import CONCURRENCY, run
+from tests.fault_server import Body, Faults, FaultServer, Mode, always, completion, refusal
+from tests.helpers import (
+    build,
+    build_process,
+    built,
+    command,
+    environment,
+    error_line,
+    manifest,
+    problem_rows,
+    run_folder,
+    write_problems,
+    write_recipe,
+)
+
+PLANTED = "sk-planted-8f2c1e77-never-to-be-seen"
+POISON = "always refused"
+WORDS = f"status 400: the prompt is too long: {POISON}"
+
+
+def recipe_for(folder: Path, server: FaultServer, *, rows: list[dict[str, Any]], n: int = 2, **changes: Any) -> Path:
+    """A recipe that samples these problems from the server, with the key in PLANTED_KEY."""
+    folder.mkdir(exist_ok=True)
+    problems = write_problems(folder / "problems.jsonl", rows)
+    policy = {"kind": "openai", "model": "m", "base_url": server.base_url, "api_key_env": "PLANTED_KEY"}
+    where = {"kind": "code_mc", "problems": str(problems), "split": "all", "tasks": None}
+    return write_recipe(folder, environment=where, policy=policy, sampler={"n": n}, **changes)
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTED_KEY", PLANTED)
+
+
+# --- kills
+
+
+def test_kill_9_while_sampling_buys_nothing_twice_that_is_on_disk(tmp_path: Path) -> None:
+    """benchmarks/kills.py does it thirty times."""
+    sums = run(tmp_path, kills=3, dice=random.Random(5))
+    assert sums.resent_though_stored == 0
+    assert sums.resent == sums.under_way, "what was under way at a kill, and nothing else, is sent once more"
+    assert 0 < sum(sums.resent) == sums.sent - sums.wanted
+    # Replies wait a moment for a sync in common, while the next requests are already sent for the slots that are free.
+    assert max(sums.resent) <= 2 * CONCURRENCY
+    assert sums.is_same
+
+
+# --- failures that stay
+
+
+def test_prompts_that_are_always_refused_are_listed_with_the_servers_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = problem_rows(200)
+    for row in rows[::150]:
+        row["statement"] += f" ({POISON})"
+    with FaultServer(Faults(poison=POISON)) as server:
+        recipe = recipe_for(tmp_path, server, rows=rows, n=1)
+        made = built(recipe, tmp_path / "out")
+        screen = capsys.readouterr()
+        assert len(server.seen) == 200, "a refusal is not tried again"
+        assert built(recipe, tmp_path / "out")["requests"] == {"wanted": 200, "found": 198, "sampled": 0, "failed": 2}
+        assert len(server.seen) == 202, "the next build asks once more for what failed, and for that alone"
+    assert made["requests"] == {"wanted": 200, "found": 0, "sampled": 198, "failed": 2}
+    (entry,) = [entry for entry in made["ledger"] if entry["stage"] == "sample"]
+    assert (entry["in"], entry["kept"], entry["dropped"]) == (200, 198, {WORDS: 2})
+    assert "2 failed" in screen.err
+    assert WORDS in (run_folder(tmp_path / "out") / "report.html").read_text(encoding="utf-8")
+
+
+# --- the key
+
+
+def told(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Every file below a folder: its name and its bytes, and the columns of a table in the clear."""
+    for path in folder.rglob("*"):
+        yield path.name, str(path).encode()
+        if path.is_file():
+            yield path.name, path.read_bytes()
+        if path.suffix == ".parquet":
+            yield path.name, repr(parquet.read_table(path).to_pylist()).encode()
+
+
+@pytest.mark.parametrize(
+    ("faults", "code", "said"),
+    [
+        (Faults(echoes_key=True), 0, "0 failed"),
+        (Faults(echoes_key=True, poison="number"), 1, "limits.max_failure_rate"),
+        (Faults(echoes_key=True, fail_rate=1.0, fail_status=401), 1, "status 401: try again Bearer [key]"),
+    ],
+)
+def test_a_planted_key_is_seen_nowhere(
+    faults: Faults, code: int, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with FaultServer(faults) as server:
+        recipe = recipe_for(tmp_path / "in", server, rows=problem_rows(8))
+        done = build_process(f"recipe={recipe}", f"output={tmp_path / 'out'}")
+        in_process = build(recipe, tmp_path / "here")
+        assert all(PLANTED in one.headers["Authorization"] for one in server.seen), "the key was really used"
+    assert done.returncode == in_process == code, done.stderr
+    shown = capfd.readouterr()
+    told_here = [("shown", text.encode()) for text in (done.stdout, done.stderr, shown.out, shown.err, caplog.text)]
+    read = [*told(tmp_path), *told_here]
+    assert [name for name, content in read if PLANTED.encode() in content] == []
+    if code:
+        assert said in done.stderr
+    else:
+        assert any(b"[key]" in content for name, content in read if name == "candidates.parquet")
