@@ -145,10 +145,10 @@ def faults(repeat: int) -> None:
 
 def poison(repeat: int) -> None:
     """Ten prompts that are always refused."""
-    with server("--latency_seconds", "0.05", "--poison", "prompt 77") as url:
+    with server("--latency_seconds", "0.05", "--poison", "prompt 0077") as url:
         cost = child("ours", url, 2_000)
     words = sorted(set(cost.said["failures"].values()))
-    print(f"poison {cost.said['replies']:,} of 2,000 and {len(cost.said['failures'])} failures (of 11 poisoned), each: {words}")
+    print(f"poison {cost.said['replies']:,} of 2,000 and {len(cost.said['failures'])} failures (of 10 poisoned), each: {words}")
 
 
 MEASURES = {"wire": wire, "n": several, "limit": limit, "faults": faults, "poison": poison}
@@ -159,7 +159,7 @@ def prompts(num: int) -> Iterator[Any]:
     for i in range(num):
         yield [
             {"role": "system", "content": "You choose one of two implementations." * 4},
-            {"role": "user", "content": f"{'x' * 120} prompt {i}"},
+            {"role": "user", "content": f"{'x' * 120} prompt {i:05}"},
         ]
 
 

@@ -110,12 +110,13 @@ async def buy(
 
 def asked_by_key(requests: Sequence[Request], identity: Any) -> Callable[[str], dict[str, Any]]:
     """What goes into a reply's key, in the open: `recontext replies find` says with it why a reply was not found."""
-    by_key = {key: (request, place) for request in requests for place, key in enumerate(request.keys)}
+    by_key = {key: request for request in requests for key in request.keys}
     last: tuple[Request | None, str] = (None, "")
 
     def asked(key: str) -> dict[str, Any]:
         nonlocal last
-        request, place = by_key[key]
+        request = by_key[key]
+        place = request.keys.index(key)
         if last[0] is not request:  # the completions of one prompt come together
             last = (request, content_hash(request.messages))
         return asked_for(last[1], identity, request.sampling, seed=request.seeds[place], k=request.ks[place])

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
-ROLL_BYTES = 32 * 2**20
-"""A journal longer than this is sealed and another begun: it bounds the memory of sealing, and its pause to a second."""
+ROLL_BYTES = 8 * 2**20
+"""A journal longer than this is sealed and another begun: it bounds the memory of sealing, and its pause to a quarter second."""
 
 MERGE_ABOVE = 64
 """Small segments that may lie about before the next writer merges them."""
