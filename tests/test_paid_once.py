@@ -95,6 +95,7 @@ def test_prompts_that_are_always_refused_are_listed_with_the_servers_words(
     (entry,) = [entry for entry in made["ledger"] if entry["stage"] == "sample"]
     assert (entry["in"], entry["kept"], entry["dropped"]) == (200, 198, {WORDS: 2})
     assert "2 failed" in screen.err
+    assert f"2 completions failed and are in no dataset: {WORDS}" in " ".join(screen.err.split())
     assert WORDS in (run_folder(tmp_path / "out") / "report.html").read_text(encoding="utf-8")
 
 

@@ -71,12 +71,19 @@ with ReplyStore(folder, merge_above=2):
 def test_a_merge_killed_at_any_moment_loses_nothing(tmp_path: Path) -> None:
     dice = random.Random(5)
     interrupted = 0
+    small_segments(tmp_path / "calm", 30, 300)
+    calm = child(MERGER, tmp_path / "calm", "x")
+    assert calm.stdout is not None and calm.stdout.readline() == "ready\n"
+    began = time.perf_counter()
+    assert calm.stdout.readline() == "merged\n"
+    whole = time.perf_counter() - began  # of a merge on this machine, now
+    kill(calm)
     for turn in range(8):
         folder = tmp_path / str(turn)
         keys = small_segments(folder, 30, 300)
         process = child(MERGER, folder, "x")
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        time.sleep(dice.uniform(0, 0.15))
+        time.sleep(dice.uniform(0, 0.8 * whole))
         interrupted += "merged" not in kill(process)
         assert len(stored(folder, keys)) == len(keys)
         with ReplyStore(folder, merge_above=2):

@@ -7,6 +7,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     import polars as pl
 
     from recontext_data.reports.screen import Screen
+
+WORST = 5
+"""Reasons of failures that the screen names; the manifest has all of them."""
 
 
 @dataclass
@@ -116,6 +120,8 @@ def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Ou
         limit = int(build.recipe.limits.max_failure_rate * len(ready.wanted))
         with screen.stage("sample", missing, unit="completions") as tracker:
             failures = asyncio.run(_buy(build.policy, ready, store=store, tracker=tracker, max_failures=limit, purse=purse))
+        for words, count in Counter(failures.values()).most_common(WORST):
+            screen.warn(f"{count} completions failed and are in no dataset: {words}")
     return sample.collect(ready, store=store, failures=failures, bought=missing - len(failures)), purse
 
 
