@@ -6,11 +6,8 @@ Alone it lists the recipes; `--help` shows every option; `dry_run=true` says wha
 import sys
 from collections.abc import Sequence
 
-from recontext_data.cli import RUN_OPTIONS, Arguments, guarded, parse
+from recontext_data.cli import HELP_RECIPE, RUN_OPTIONS, Arguments, guarded, parse
 from recontext_data.loading import Loaded, find_recipe, load, shipped_recipes
-
-HELP_RECIPE = "code_mc"
-"""Whose values `--help` shows when no recipe is named."""
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -21,6 +21,9 @@ VERBS = {
 }
 HELP = ("-h", "--help", "help")
 
+HELP_RECIPE = "code_mc"
+"""Whose values `--help` shows when no recipe is named."""
+
 
 @dataclass
 class Arguments:

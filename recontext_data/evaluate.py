@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.cli import RUN_OPTIONS, Arguments, guarded, parse
+from recontext_data.cli import Arguments, guarded, parse
 from recontext_data.errors import InputError, RecipeError, did_you_mean
 from recontext_data.loading import Loaded, load
 
@@ -38,7 +38,9 @@ def _main(words: Sequence[str]) -> int:
     if models != Path(models).name:
         raise RecipeError(f"models={models}: is no folder of the run; give the name that train was given, without its path")
     if arguments.help:
-        return _help(arguments)
+        from recontext_data.options import verb_help
+
+        return verb_help("evaluate", arguments, section="evaluation", own={"models": MODELS})
     if arguments.recipe is None:
         raise RecipeError(
             "recipe: missing; write recipe=NAME or recipe=path/to/mine.yaml (`recontext build` alone lists the recipes)"
@@ -156,22 +158,6 @@ def _embedded(config: Any) -> Path:
     from recontext_data.resources import shipped
 
     return Path(config.path) if config.path else shipped(EMBEDDED)
-
-
-def _help(arguments: Arguments) -> int:
-    from recontext_data.build import HELP_RECIPE
-    from recontext_data.options import options
-
-    name = arguments.recipe or HELP_RECIPE
-    print(f"usage: recontext evaluate recipe=NAME [key=value ...]      values below are those of recipe={name}\n")
-    for option, (type_, meaning) in {**RUN_OPTIONS, "models": MODELS}.items():
-        print(f"{option}: {type_}\n    {meaning}")
-    print()
-    for row in options(load(name, arguments.overrides)):
-        if row.key.startswith("evaluation."):
-            print(f"{row.key} = {row.value}   [{row.origin}]   {row.type}\n    {row.meaning}")
-    print(f"\nEvery other option of the recipe is build's: recontext build recipe={name} --help")
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from typing import Any, Literal, Union
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
+from recontext_data.cli import HELP_RECIPE, RUN_OPTIONS, Arguments
 from recontext_data.config import Config
 from recontext_data.field_docs import field_docs
 from recontext_data.kinds import Kinds
-from recontext_data.loading import Loaded
+from recontext_data.loading import Loaded, load
 from recontext_data.recipe import Recipe
 
 _PLAIN = {int: "integer", float: "number", str: "text", bool: "true | false", type(None): "null", Any: "anything"}
@@ -115,3 +116,17 @@ def _configs_in(annotation: Any, metadata: typing.Sequence[Any] = ()) -> list[ty
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
     return [config for part in typing.get_args(annotation) for config in _configs_in(part)]
+
+
+def verb_help(verb: str, arguments: Arguments, *, section: str, own: typing.Mapping[str, tuple[str, str]]) -> int:
+    """Prints the help of a verb that reads one section of a recipe; `own`: the verb's own options, (type, meaning) by key."""
+    name = arguments.recipe or HELP_RECIPE
+    print(f"usage: recontext {verb} recipe=NAME [key=value ...]      values below are those of recipe={name}\n")
+    for option, (type_, meaning) in {**RUN_OPTIONS, **own}.items():
+        print(f"{option}: {type_}\n    {meaning}")
+    print()
+    for row in options(load(name, arguments.overrides)):
+        if row.key.startswith(f"{section}."):
+            print(f"{row.key} = {row.value}   [{row.origin}]   {row.type}\n    {row.meaning}")
+    print(f"\nEvery other option of the recipe is build's: recontext build recipe={name} --help")
+    return 0

@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.cli import RUN_OPTIONS, Arguments, guarded, parse
+from recontext_data.cli import Arguments, guarded, parse
 from recontext_data.errors import RecipeError, did_you_mean
 from recontext_data.loading import Loaded, load
 
@@ -57,7 +57,9 @@ def _main(words: Sequence[str]) -> int:
     given = parse(words)
     arguments, chosen = take_out(given)
     if arguments.help:
-        return _help(arguments)
+        from recontext_data.options import verb_help
+
+        return verb_help("train", arguments, section="training", own=OPTIONS)
     if arguments.recipe is None:
         raise RecipeError(
             "recipe: missing; write recipe=NAME or recipe=path/to/mine.yaml (`recontext build` alone lists the recipes)"
@@ -236,22 +238,6 @@ def _closing(jobs: "Sequence[Job]", records: Sequence[Mapping[str, Any]], screen
     if skipped := len(jobs) - len(records):
         screen.note(f"{skipped} of {len(jobs)} models were there already")
     print(f"models    {jobs[0].target.parents[1]}")
-
-
-def _help(arguments: Arguments) -> int:
-    from recontext_data.build import HELP_RECIPE
-    from recontext_data.options import options
-
-    name = arguments.recipe or HELP_RECIPE
-    print(f"usage: recontext train recipe=NAME [key=value ...]      values below are those of recipe={name}\n")
-    for option, (type_, meaning) in {**RUN_OPTIONS, **OPTIONS}.items():
-        print(f"{option}: {type_}\n    {meaning}")
-    print()
-    for row in options(load(name, arguments.overrides)):
-        if row.key.startswith("training."):
-            print(f"{row.key} = {row.value}   [{row.origin}]   {row.type}\n    {row.meaning}")
-    print(f"\nEvery other option of the recipe is build's: recontext build recipe={name} --help")
-    return 0
 
 
 if __name__ == "__main__":
