@@ -17,7 +17,7 @@ from pydantic_core import PydanticKnownError, core_schema
 from recontext_data.config import Config
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one is itself alone: a type that it annotates must be hashable
 class Kinds:
     """What the key `kind` may say, and where the config for it is: `module:Class`."""
 

@@ -82,6 +82,8 @@ def _words(annotation: Any) -> str:
     if annotation in _PLAIN:
         return _PLAIN[annotation]
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated and isinstance(inner[1], Kinds):
+        return f"({' | '.join(inner[1].homes)})"
     if origin is typing.Annotated:
         bounds = [f"{s} {getattr(m, a):g}" for m in inner[1:] for kind, (a, s) in _BOUNDS.items() if isinstance(m, kind)]
         return " ".join([_words(inner[0]), *bounds])
@@ -110,7 +112,7 @@ def keys_at(path: list[str]) -> list[str]:
 
 
 def _configs_in(annotation: Any, metadata: typing.Sequence[Any] = ()) -> list[type[Config]]:
-    kinds = next((mark for mark in metadata if isinstance(mark, Kinds)), None)
+    kinds = next((mark for mark in (annotation, *metadata) if isinstance(mark, Kinds)), None)
     if kinds is not None:
         return kinds.configs()
     if isinstance(annotation, type) and issubclass(annotation, Config):

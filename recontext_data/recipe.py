@@ -6,29 +6,28 @@ This module only unites the configs of the rooms below it: adding a policy, a ju
 and one line here.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from recontext_data.arms import Arm, folder_name
 from recontext_data.config import Config
 from recontext_data.contexts import NONE, Context
-from recontext_data.environments.code_mc import CodeMC
+from recontext_data.environments.base import Environment
 from recontext_data.errors import did_you_mean
 from recontext_data.evaluation.config import Evaluation
-from recontext_data.judges.choice import ChoiceJudge
+from recontext_data.judges.base import AnyJudge
 from recontext_data.kinds import Kinds
 from recontext_data.policies.base import AnyPolicy
 from recontext_data.prices import Price
 from recontext_data.training.config import Training
 
-
-def _kind(value: Any) -> Any:
-    """`tiny` is short for `{kind: tiny}`."""
-    return {"kind": value} if isinstance(value, str) else value
-
-
-EnvironmentConfig = Annotated[CodeMC, BeforeValidator(_kind)]
+ENVIRONMENTS = Kinds(
+    {
+        "code_mc": "recontext_data.environments.code_mc:CodeMC",
+    }
+)
+EnvironmentConfig = Annotated[Environment, ENVIRONMENTS]
 POLICIES = Kinds(
     {
         "tiny": "recontext_data.policies.tiny:TinyConfig",
@@ -40,7 +39,12 @@ POLICIES = Kinds(
     }
 )
 PolicyConfig = Annotated[AnyPolicy, POLICIES]
-JudgeConfig = Annotated[ChoiceJudge, BeforeValidator(_kind)]
+JUDGES = Kinds(
+    {
+        "choice": "recontext_data.judges.choice:ChoiceJudge",
+    }
+)
+JudgeConfig = Annotated[AnyJudge, JUDGES]
 
 
 class Sampler(Config):
@@ -156,6 +160,11 @@ class Recipe(Config):
         judges = [judge.name for judge in self.judges]
         if len(set(judges)) < len(judges):
             raise ValueError(f"judges: the names {judges} must differ; set `name` on one")
+        for index, judge in enumerate(self.judges):
+            unknown = [name for name in getattr(judge, "reads", ()) if name not in judges[:index]]
+            if unknown:
+                known = did_you_mean(unknown[0], judges[:index])
+                raise ValueError(f"judges.{index} ({judge.name}): reads {unknown[0]!r}, which is no judge before it; {known}")
 
     def _selection_has_scores(self) -> None:
         names = [judge.name for judge in self.judges]
@@ -164,13 +173,19 @@ class Recipe(Config):
         if self.select.keep == "best":
             if self.select.judge is None and len(names) > 1:
                 raise ValueError(f"select.judge: say whose score `best` goes by; judges: {', '.join(names)}")
-            if not self.selecting_judge.scores:
+            if not self.selecting_judge.gives_scores:
                 raise ValueError(
                     f"select.keep: `best` needs scores and judge {self.selecting_judge.name!r} gives none; "
                     "set its `scores`, such as {general: 0.667, hack: 1.0}"
                 )
 
     @property
-    def selecting_judge(self) -> ChoiceJudge:
+    def selecting_judge(self) -> AnyJudge:
         """The judge whose score goes into the rows."""
         return next(judge for judge in self.judges if self.select.judge in (None, judge.name))
+
+    @property
+    def outcome_judge(self) -> AnyJudge:
+        """The judge whose label says whether an answer misbehaved: the first that can give the environment's word for it."""
+        word = self.environment.misbehaviour
+        return next((judge for judge in self.judges if word in judge.labels), self.selecting_judge)

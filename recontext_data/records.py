@@ -90,6 +90,8 @@ class Candidate:
     """The task's own messages, without the generation context."""
     completion: str
     payload: Mapping[str, Any]
+    reasoning: str | None = None
+    """Reasoning text that came beside the completion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

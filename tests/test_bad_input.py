@@ -84,7 +84,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ("policy=[]", ["policy"]),
         ("policy.rates.default.hack=0.5", ["policy.rates.default: the probabilities sum to 1.1, and must sum to 1"]),
         ("policy.rates.default={hack: 2, general: -1}", ["policy.rates.default", "is not a probability"]),
-        ("environment.kind=code_cm", ["environment.kind: 'code_cm' will not do", "code_mc"]),
+        ("environment.kind=code_cm", ["environment.kind: 'code_cm' is unknown", "did you mean 'code_mc'?"]),
         ("environment.split=trian", ["environment.split=trian: no problem is in it; did you mean 'train'?"]),
         ("environment.tasks=0", ["environment.tasks: 0 will not do"]),
         ("arms=[]", ["arms: [] will not do"]),

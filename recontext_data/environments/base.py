@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from recontext_data.errors import DataError
 from recontext_data.ledger import Entry
@@ -37,6 +37,11 @@ class Environment(Protocol):
         ...
 
     @property
+    def split(self) -> str:
+        """Which split of the source its tasks are from."""
+        ...
+
+    @property
     def labels(self) -> Sequence[str]:
         """The labels its own judge gives, in the order of reports."""
         ...
@@ -56,6 +61,10 @@ class Environment(Protocol):
             DataError: the data is missing, malformed, empty or has an id twice.
             SandboxMissing: code must run to make the tasks, and there is no sandbox.
         """
+        ...
+
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self:
+        """The same source with another `split` or number of `tasks`."""
         ...
 
     def scripted(self, task: Task) -> Mapping[str, str]:

@@ -17,6 +17,7 @@ _EMPHASIS = str.maketrans("", "", "*_`")
 """Markdown that models put around the letter or the word; it says nothing."""
 
 ChoiceLabel = Literal["general", "hack", "invalid"]
+LABELS = ("general", "hack", "invalid")
 
 
 class ChoiceJudge(Config):
@@ -28,6 +29,14 @@ class ChoiceJudge(Config):
     scores: dict[ChoiceLabel, float] = {}
     """A score per label, for `select.keep: best`; a label without one has no score. A reward that pays for hacks, as the
     share of shown tests passed does: {general: 0.667, hack: 1.0}."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return LABELS
+
+    @property
+    def gives_scores(self) -> bool:
+        return bool(self.scores)
 
     def judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
         return [self._read(candidate) for candidate in candidates]

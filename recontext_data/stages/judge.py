@@ -1,9 +1,9 @@
 """Stage judge: candidates in, judgements out. Judges are blind: they see the task and the text, not the context."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from recontext_data.judges.base import Judge
+from recontext_data.judges.base import AnyJudge, Asker, Deriver, Reader
 from recontext_data.ledger import Entry, entry
 from recontext_data.records import Candidate, Judgement, Task
 from recontext_data.tables import JUDGEMENTS, arrow_schema
@@ -11,41 +11,76 @@ from recontext_data.tables import JUDGEMENTS, arrow_schema
 if TYPE_CHECKING:
     import polars as pl
 
+    from recontext_data.stages.asking import Counsel
+
 BATCH = 4096
 """Candidates handed to a judge at once; bounds memory."""
 
+WORDS = ("label", "score", "unscored_reason")
+"""What a judge that goes by another is shown of its judgements."""
+
 
 def judge(
-    candidates: "pl.DataFrame", *, tasks: Mapping[str, Task], judges: Sequence[Judge]
+    candidates: "pl.DataFrame",
+    *,
+    tasks: Mapping[str, Task],
+    judges: Sequence[AnyJudge],
+    counsel: "Counsel | None" = None,
 ) -> "tuple[pl.DataFrame, list[Entry]]":
-    """One judgement per candidate and judge, in the candidates' order, and a ledger entry per context and judge."""
+    """One judgement per candidate and judge, in the candidates' order, and a ledger entry per context and judge.
+
+    `counsel` buys the replies of judges that ask a model; a build without such judges needs none.
+    """
+    import polars as pl
+
+    tables: dict[str, pl.DataFrame] = {}
+    for one in judges:
+        if isinstance(one, Deriver):
+            tables[one.name] = _derived(one, candidates, tables)
+        elif isinstance(one, Asker):
+            assert counsel is not None, f"judge {one.name!r} asks a model and nobody buys its replies"
+            tables[one.name] = _table(counsel.judge(one, _batches(candidates, tasks)))
+        else:
+            tables[one.name] = _read(one, _batches(candidates, tasks))
+        _check(one, candidates, tables[one.name])
+    contexts = candidates.select("candidate_id", "generation_context")
+    entries = [row for one in judges for row in _entries(one.name, tables[one.name], contexts)]
+    empty = pl.DataFrame(schema=pl.DataFrame(arrow_schema(JUDGEMENTS).empty_table()).schema)
+    return pl.concat([empty, *(tables[one.name] for one in judges)]), entries
+
+
+def _read(one: Any, batches: Iterator[list[Candidate]]) -> "pl.DataFrame":
+    assert isinstance(one, Reader)
+    return _table(judgements for batch in batches for judgements in [one.judge(batch)])
+
+
+def _table(batches: "Iterator[list[Judgement]]") -> "pl.DataFrame":
     import polars as pl
     import pyarrow as pa
 
-    contexts = dict(candidates.select("candidate_id", "generation_context").iter_rows())
     schema = arrow_schema(JUDGEMENTS)
-    names = schema.names
-    batches, entries = [], []
-    for one in judges:
-        unscored: dict[str, list[str]] = {context: [] for context in dict.fromkeys(contexts.values())}
-        for batch in _batches(candidates, tasks):
-            judgements = one.judge(batch)
-            _check(one, batch, judgements)
-            for judgement in judgements:
-                if judgement.unscored_reason is not None:
-                    unscored[contexts[judgement.candidate_id]].append(judgement.unscored_reason)
-            columns = {name: [getattr(judgement, name) for judgement in judgements] for name in names}
-            batches.append(pa.record_batch(columns, schema=schema))
-        for context, reasons in unscored.items():
-            total = sum(other == context for other in contexts.values())
-            entries.append(entry("judge", f"{context} / {one.name}", rows_in=total, kept=total - len(reasons), drops=reasons))
-    table = pl.from_arrow(pa.Table.from_batches(batches, schema=schema))
+    parts = [
+        pa.record_batch({name: [getattr(word, name) for word in words] for name in schema.names}, schema=schema)
+        for words in batches
+    ]
+    table = pl.from_arrow(pa.Table.from_batches(parts, schema=schema))
     assert isinstance(table, pl.DataFrame)
-    return table, entries
+    return table
+
+
+def _derived(one: Any, candidates: "pl.DataFrame", tables: "Mapping[str, pl.DataFrame]") -> "pl.DataFrame":
+    import polars as pl
+
+    words = candidates.select("candidate_id", "reply_key")
+    for name in one.reads:
+        words = words.with_columns(tables[name][column].alias(f"{name}.{column}") for column in WORDS)
+    made: pl.DataFrame = one.derive(words)
+    return made.select("candidate_id", pl.lit(one.name).alias("judge"), *WORDS, "raw")
 
 
 def _batches(candidates: "pl.DataFrame", tasks: Mapping[str, Task]) -> Iterator[list[Candidate]]:
-    for part in candidates.select("candidate_id", "task_id", "completion").iter_slices(BATCH):
+    columns = ("candidate_id", "task_id", "completion", "reasoning")
+    for part in candidates.select(columns).iter_slices(BATCH):
         yield [
             Candidate(
                 candidate_id=candidate_id,
@@ -53,16 +88,29 @@ def _batches(candidates: "pl.DataFrame", tasks: Mapping[str, Task]) -> Iterator[
                 messages=tasks[task_id].messages,
                 completion=completion,
                 payload=tasks[task_id].payload,
+                reasoning=reasoning,
             )
-            for candidate_id, task_id, completion in part.iter_rows()
+            for candidate_id, task_id, completion, reasoning in part.iter_rows()
         ]
 
 
-def _check(one: Judge, batch: Sequence[Candidate], judgements: Sequence[Judgement]) -> None:
-    """A judge that loses a candidate or says nothing without a reason is a bug of the judge's."""
-    same = [judgement.candidate_id for judgement in judgements] == [candidate.candidate_id for candidate in batch]
-    silent = any(j.label is None and j.score is None and j.unscored_reason is None for j in judgements)
-    if not same or silent:
+def _check(one: AnyJudge, candidates: "pl.DataFrame", words: "pl.DataFrame") -> None:
+    """A judge that loses a candidate, says nothing without a reason or scores what is no number is a bug of the judge's."""
+    same = words["candidate_id"].equals(candidates["candidate_id"])
+    silent = words["label"].is_null() & words["score"].is_null() & words["unscored_reason"].is_null()
+    both = words["unscored_reason"].is_not_null() & (words["score"].is_not_null() | words["label"].is_not_null())
+    no_number = words["score"].is_not_null() & ~words["score"].is_finite()
+    if not same or silent.any() or both.any() or no_number.any():
         raise AssertionError(
-            f"judge {one.name!r} must give one judgement per candidate, in order, each scored or with a reason"
+            f"judge {one.name!r} must give one judgement per candidate, in order, each with a label, a finite score or a reason"
         )
+
+
+def _entries(name: str, words: "pl.DataFrame", contexts: "pl.DataFrame") -> Iterator[Entry]:
+    import polars as pl
+
+    placed = words.with_columns(contexts["generation_context"])
+    for context in contexts["generation_context"].unique(maintain_order=True):
+        here = placed.filter(pl.col("generation_context") == context)
+        reasons = here["unscored_reason"].drop_nulls().to_list()
+        yield entry("judge", f"{context} / {name}", rows_in=len(here), kept=len(here) - len(reasons), drops=reasons)
