@@ -12,6 +12,10 @@ from typing import Any
 
 from recontext_data.errors import RecipeError, RecontextError, did_you_mean
 
+# Pydantic looks for plugins by reading every installed package's metadata, a tenth of a second where there are many; one
+# that watches validation has nothing to see in a command line. Set before pydantic is imported, and only by the verbs.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 VERBS = {
     "build": "sample, judge, select, recontextualize, export: from a recipe to datasets",
     "train": "fine-tune the policy on each arm, for each seed, with TRL",
