@@ -6,7 +6,7 @@ This module only unites the configs of the rooms below it: adding a policy, a ju
 and one line here.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ from recontext_data.judges.base import AnyJudge
 from recontext_data.kinds import Kinds
 from recontext_data.policies.base import AnyPolicy
 from recontext_data.prices import Price
+from recontext_data.selection import Select
 from recontext_data.training.config import Training
 
 ENVIRONMENTS = Kinds(
@@ -60,21 +61,6 @@ class Sampler(Config):
     """Completion tokens at most."""
     seed: int = 0
     """Every completion's own seed derives from this, its prompt and its rank."""
-
-
-class Select(Config):
-    """Which candidates are trained on."""
-
-    keep: Literal["all", "random", "best"] = "all"
-    """all; or `per_task` of each task's candidates, at random or by the judge's score."""
-    per_task: int = Field(default=1, ge=1)
-    """Candidates kept of each task by `random` and `best`."""
-    judge: str | None = None
-    """Whose score `best` goes by; may be left out when there is one judge."""
-    drop_truncated: bool = False
-    """Drop completions that were cut at max_tokens; training on them teaches the policy to stop in mid-sentence."""
-    seed: int = 0
-    """For `random`, and for ties of `best`."""
 
 
 class Measure(Config):
@@ -170,14 +156,26 @@ class Recipe(Config):
         names = [judge.name for judge in self.judges]
         if self.select.judge is not None and self.select.judge not in names:
             raise ValueError(f"select.judge: no judge is named {self.select.judge!r}; {did_you_mean(self.select.judge, names)}")
-        if self.select.keep == "best":
+        if self.select.needs_scores:
+            key, word = ("keep", "`best`") if self.select.keep == "best" else ("min_score", "a threshold")
             if self.select.judge is None and len(names) > 1:
-                raise ValueError(f"select.judge: say whose score `best` goes by; judges: {', '.join(names)}")
+                raise ValueError(f"select.judge: say whose score {word} goes by; judges: {', '.join(names)}")
             if not self.selecting_judge.gives_scores:
                 raise ValueError(
-                    f"select.keep: `best` needs scores and judge {self.selecting_judge.name!r} gives none; "
+                    f"select.{key}: {word} needs scores and judge {self.selecting_judge.name!r} gives none; "
                     "set its `scores`, such as {general: 0.667, hack: 1.0}"
                 )
+        for key, asked in (("require", self.select.require), ("veto", self.select.veto)):
+            for name, labels in asked.items():
+                self._known_labels(f"select.{key}", name, labels)
+
+    def _known_labels(self, where: str, name: str, labels: list[str]) -> None:
+        judge = next((judge for judge in self.judges if judge.name == name), None)
+        if judge is None:
+            raise ValueError(f"{where}: no judge is named {name!r}; {did_you_mean(name, [one.name for one in self.judges])}")
+        unknown = next((label for label in labels if label not in judge.labels), None)
+        if unknown is not None:
+            raise ValueError(f"{where}.{name}: it never says {unknown!r}; {did_you_mean(unknown, judge.labels)}")
 
     @property
     def selecting_judge(self) -> AnyJudge:

@@ -29,7 +29,7 @@ from recontext_data.stages.manifest import as_found, finish, manifest
 from recontext_data.stages.prepared import PAID, Prepared, plan, price
 from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
-from recontext_data.stages.select import select
+from recontext_data.stages.select import select, with_labels
 from recontext_data.stages.summary import rates
 from recontext_data.store.replies import ReplyStore
 from recontext_data.store.run_folder import RunFolder, taken_back
@@ -193,7 +193,7 @@ def _arms_stage(
     import polars as pl
 
     judge_name = build.recipe.selecting_judge.name
-    scored = judged.filter(pl.col("judge") == judge_name)
+    scored = with_labels(judged.filter(pl.col("judge") == judge_name), judged, judges=build.recipe.select.label_judges)
     words = _judgements_by_candidate(judged)
     entries: list[Entry] = []
     tables: list[pl.DataFrame] = []
