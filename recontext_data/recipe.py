@@ -43,6 +43,12 @@ PolicyConfig = Annotated[AnyPolicy, POLICIES]
 JUDGES = Kinds(
     {
         "choice": "recontext_data.judges.choice:ChoiceJudge",
+        "pattern": "recontext_data.judges.pattern:PatternJudge",
+        "length": "recontext_data.judges.length:LengthJudge",
+        "weighted": "recontext_data.judges.derived:WeightedJudge",
+        "threshold": "recontext_data.judges.derived:ThresholdJudge",
+        "panel": "recontext_data.judges.derived:PanelJudge",
+        "noise": "recontext_data.judges.derived:NoiseJudge",
     }
 )
 JudgeConfig = Annotated[AnyJudge, JUDGES]
@@ -147,10 +153,20 @@ class Recipe(Config):
         if len(set(judges)) < len(judges):
             raise ValueError(f"judges: the names {judges} must differ; set `name` on one")
         for index, judge in enumerate(self.judges):
-            unknown = [name for name in getattr(judge, "reads", ()) if name not in judges[:index]]
-            if unknown:
-                known = did_you_mean(unknown[0], judges[:index])
-                raise ValueError(f"judges.{index} ({judge.name}): reads {unknown[0]!r}, which is no judge before it; {known}")
+            self._reads_what_is_there(judge, f"judges.{index} ({judge.name})", self.judges[:index])
+
+    def _reads_what_is_there(self, judge: AnyJudge, where: str, before: list[AnyJudge]) -> None:
+        """A judge that goes by others finds them before it, with the scores and labels that it needs."""
+        known = {other.name: other for other in before}
+        for name in getattr(judge, "reads", ()):
+            if name not in known:
+                raise ValueError(f"{where}: goes by {name!r}, which is no judge before it; {did_you_mean(name, known)}")
+        for name in getattr(judge, "reads_scores", ()):
+            if not known[name].gives_scores:
+                raise ValueError(f"{where}: needs the scores of {name!r}, which gives none; set `scores` on it")
+        for name, label in getattr(judge, "reads_labels", ()):
+            if label not in known[name].labels:
+                raise ValueError(f"{where}: {name!r} never says {label!r}; {did_you_mean(label, known[name].labels)}")
 
     def _selection_has_scores(self) -> None:
         names = [judge.name for judge in self.judges]

@@ -9,9 +9,10 @@ There are three shapes, and the judge stage knows what to do with each:
 All are blind: a `Candidate` carries neither the generation context nor the arm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from recontext_data.errors import did_you_mean
 from recontext_data.records import Candidate, Judgement, Messages, Reply, Sampling
 
 if TYPE_CHECKING:
@@ -96,3 +97,10 @@ class Deriver(Protocol):
         `NAME.unscored_reason`. `reply_key` identifies what was said and is what seeded draws belong to.
         """
         ...
+
+
+def require_known(scores: Mapping[str, float], labels: Sequence[str]) -> None:
+    """Raises ValueError for a score of a label that the judge never gives."""
+    unknown = next((label for label in scores if label not in labels), None)
+    if unknown is not None:
+        raise ValueError(f"scores: it never says {unknown!r}; {did_you_mean(unknown, labels)}")
