@@ -1,6 +1,6 @@
-"""100,000 candidates judged by pattern and length, summed, labelled and made noisy: `python benchmarks/judging.py`. Reference: 10 s.
+"""100,000 candidates judged by pattern and length, summed, labelled, made noisy: `python benchmarks/judging.py`.
 
-Beside it the same patterns in a bare loop over the texts: what the judging itself cannot be faster than.
+Reference: 10 s. Beside it the same patterns in a bare loop over the texts: what the judging itself cannot be faster than.
 """
 
 import re
@@ -19,6 +19,7 @@ def main() -> None:
     """Prints the seconds of both."""
     import polars as pl
 
+    from recontext_data.judges.base import AnyJudge
     from recontext_data.judges.derived import NoiseJudge, ThresholdJudge, WeightedJudge
     from recontext_data.judges.length import LengthJudge
     from recontext_data.judges.pattern import PatternJudge
@@ -31,7 +32,7 @@ def main() -> None:
     frame = pl.DataFrame(columns, schema_overrides={"reasoning": pl.String})
     frame = frame.with_columns(task_id=pl.lit("t"), generation_context=pl.lit("default"))
     tasks = {"t": Task(task_id="t", messages=[], payload={}, split="train")}
-    judges = [
+    judges: list[AnyJudge] = [
         PatternJudge(patterns={"hack": PATTERN}, otherwise="general", scores={"hack": 1.0, "general": 0.667}),
         LengthJudge(unit="words"),
         WeightedJudge(terms={"pattern": 1.0, "length": -0.001}),
@@ -46,9 +47,8 @@ def main() -> None:
     found = sum(compiled.search(text) is not None for text in texts)
     bare = time.perf_counter() - start
     assert table.filter(pl.col("judge") == "pattern")["label"].eq("hack").sum() == found
-    print(
-        f"{len(table):,} judgements of {ROWS:,} candidates in {ours:.1f} s (reference 10 s); a bare loop of the pattern {bare:.2f} s"
-    )
+    print(f"{len(table):,} judgements of {ROWS:,} candidates: {ours:.1f} s (reference 10 s)")
+    print(f"a bare loop of the pattern over the texts: {bare:.2f} s")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ All are blind: a `Candidate` carries neither the generation context nor the arm.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from recontext_data.errors import did_you_mean
 from recontext_data.records import Candidate, Judgement, Messages, Reply, Sampling
@@ -42,10 +42,6 @@ class AnyJudge(Protocol):
     @property
     def gives_scores(self) -> bool:
         """Whether `select.keep: best` can go by it."""
-        ...
-
-    def model_dump(self, **how: Any) -> dict[str, Any]:
-        """The config as plain data."""
         ...
 
 

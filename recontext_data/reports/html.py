@@ -97,6 +97,7 @@ def _arm(arm: Mapping[str, Any], *, manifest: Manifest, rows: Sequence[Mapping[s
     return {
         **arm,
         "num_rows": numbers.arm_rows(arm),
+        "is_filtered": "selection" in arm and arm["selection"]["all"]["n"] != arm["selection"]["selected"]["n"],
         "num_unlabelled": numbers.arm_rows(arm) - sum(arm["labels"].values()),
         "shares": {label: numbers.arm_share(arm, label) for label in numbers.labels(manifest)},
         "arithmetic": numbers.arithmetic(manifest, arm),

@@ -116,13 +116,13 @@ def _write_text(path: Path, text: str) -> None:
 def _samples(build: Prepared, done: Exported) -> list[dict[str, Any]]:
     """The first rows of an arm beside the prompt that they were sampled under."""
     arms = {arm.name: arm for arm in build.arms}
-    tasks = build.by_id
+    tasks, outcome = build.by_id, build.recipe.outcome_judge.name
     return [
         {
             "task_id": row["task_id"],
             "candidate_id": row["candidate_id"],
             "k": row["k"],
-            "label": row["judgements"][0]["label"],
+            "label": next(word["label"] for word in row["judgements"] if word["judge"] == outcome),
             "generation_prompt": render(tasks[row["task_id"]].messages, arms[row["arm"]].generation_context),
             "training_prompt": row["prompt"],
             "completion": row["completion"][0]["content"],

@@ -23,13 +23,14 @@ from recontext_data.policies.openai_batch import OpenAIBatchPolicy
 from recontext_data.policies.openai_http import read_key
 from recontext_data.stages import sample
 from recontext_data.stages.buying import Purse, buy
+from recontext_data.stages.diagnostics import agreement_facts, judge_facts, selection_facts
 from recontext_data.stages.export import Exported, export
 from recontext_data.stages.judge import judge
 from recontext_data.stages.manifest import as_found, finish, manifest
 from recontext_data.stages.prepared import PAID, Prepared, plan, price
 from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
-from recontext_data.stages.select import select, with_labels
+from recontext_data.stages.select import select, with_labels, with_outcome
 from recontext_data.stages.summary import rates
 from recontext_data.store.replies import ReplyStore
 from recontext_data.store.run_folder import RunFolder, taken_back
@@ -55,6 +56,18 @@ class Clock:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+@dataclass(frozen=True)
+class ArmsDone:
+    """All arms: selected, recontextualized, on disk."""
+
+    entries: list[Entry]
+    exported: "dict[str, tuple[Exported, pl.DataFrame]]"
+    """By arm: what was written, and the candidates it was made from."""
+    selection: "pl.DataFrame"
+    shifts: dict[str, dict[str, Any]]
+    """By arm: how the selected differ from all."""
 
 
 def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tuple[RunFolder, dict[str, Any]]:
@@ -94,15 +107,19 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     folder.write_table("judgements", judgements)
     judged = outcome.candidates.join(judgements, on="candidate_id", how="left", maintain_order="left")
     order = [*build.recipe.contexts, NONE]
-    counts = sorted(rates(judged, labels=build.recipe.environment.labels), key=lambda row: order.index(row["context"]))
-    _check_invalid(build, counts)
+    outcome_words = judged.filter(judged["judge"] == build.recipe.outcome_judge.name)
+    counts = sorted(rates(outcome_words, labels=build.recipe.environment.labels), key=lambda row: order.index(row["context"]))
+    words = judge_facts(judged, build.recipe.judges)
+    _check_invalid(build, words)
     with clock.stage("arms"):
-        arm_entries, exported, selection = _arms_stage(build, judged, folder=folder, screen=screen)
-    folder.write_table("selection", selection)
-    facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=exported, purse=purse)
-    ledger = [build.tasks.entry, *outcome.entries, *judge_entries, *arm_entries]
+        done = _arms_stage(build, judged, folder=folder, screen=screen)
+    folder.write_table("selection", done.selection)
+    facts = manifest(build, outcome=outcome, judged=outcome_words, counts=counts, exported=done.exported, purse=purse)
+    facts |= {"judges": words, "agreement": agreement_facts(judged, build.recipe.judges)}
+    facts["arms"] = [arm | {"selection": done.shifts[arm["name"]]} for arm in facts["arms"]]
+    ledger = [build.tasks.entry, *outcome.entries, *judge_entries, *done.entries]
     facts |= {"ledger": [entry.as_json() for entry in ledger], "command": command, "timings_seconds": dict(clock.seconds)}
-    return finish(build, facts, exported=exported, folder=folder)
+    return finish(build, facts, exported=done.exported, folder=folder)
 
 
 def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Outcome, Purse]:
@@ -175,29 +192,29 @@ def _tasks_table(tasks: TaskSet) -> "pl.DataFrame":
     )
 
 
-def _check_invalid(build: Prepared, counts: list[dict[str, Any]]) -> None:
+def _check_invalid(build: Prepared, words: list[dict[str, Any]]) -> None:
     limit = build.recipe.limits.max_invalid_rate
-    for row in counts:
-        unread = row["counts"].get("invalid", 0) + sum(row["unscored"].values())
+    for row in words:
+        unread = row["labels"].get("invalid", 0) + sum(row["unscored"].values())
         if row["total"] and unread / row["total"] > limit:
             raise BuildStopped(
                 f"limits.max_invalid_rate: {unread} of {row['total']} answers under {row['context']} are invalid or unscored "
-                f"and {limit:.0%} may be; read some in candidates.parquet before raising it"
+                f"by judge {row['judge']} and {limit:.0%} may be; read some in candidates.parquet before raising it"
             )
 
 
-def _arms_stage(
-    build: Prepared, judged: "pl.DataFrame", *, folder: RunFolder, screen: "Screen"
-) -> "tuple[list[Entry], dict[str, tuple[Exported, pl.DataFrame]], pl.DataFrame]":
+def _arms_stage(build: Prepared, judged: "pl.DataFrame", *, folder: RunFolder, screen: "Screen") -> "ArmsDone":
     """Select, recontextualize and export, arm by arm; all arms are there at once or none is."""
     import polars as pl
 
     judge_name = build.recipe.selecting_judge.name
-    scored = with_labels(judged.filter(pl.col("judge") == judge_name), judged, judges=build.recipe.select.label_judges)
+    scored = with_outcome(judged.filter(pl.col("judge") == judge_name), judged, judge=build.recipe.outcome_judge.name)
+    scored = with_labels(scored, judged, judges=build.recipe.select.label_judges)
     words = _judgements_by_candidate(judged)
     entries: list[Entry] = []
     tables: list[pl.DataFrame] = []
     exported: dict[str, tuple[Exported, pl.DataFrame]] = {}
+    shifts: dict[str, dict[str, Any]] = {}
     with folder.staged_arms() as staging, screen.stage("arms", len(build.arms), unit="arms") as tracker:
         for arm in build.arms:
             pool = scored.filter(pl.col("generation_context") == arm.generation)
@@ -207,9 +224,10 @@ def _arms_stage(
             done = export(rows, staging / arm.name, arm=arm, tasks=build.by_id, config=build.recipe.export)
             entries += [selected, done.entry]
             tables.append(table)
+            shifts[arm.name] = selection_facts(pool, table, per_task=build.recipe.select.per_task)
             exported[arm.name] = (done, kept)
             tracker.advance()
-    return entries, exported, pl.concat(tables)
+    return ArmsDone(entries, exported, pl.concat(tables), shifts)
 
 
 def _judgements_by_candidate(judged: "pl.DataFrame") -> dict[str, list[dict[str, Any]]]:

@@ -38,6 +38,11 @@ def limits(spill: str) -> dict[str, Any]:
     return {"memory_limit": MEMORY, "temp_directory": spill}
 
 
+def with_outcome(pool: "pl.DataFrame", judged: "pl.DataFrame", *, judge: str) -> "pl.DataFrame":
+    """The pool with this judge's word as `label`, whoever gave the score."""
+    return with_labels(pool, judged, judges=[judge]).drop("label").rename({f"{judge}.label": "label"})
+
+
 def with_labels(pool: "pl.DataFrame", judged: "pl.DataFrame", *, judges: list[str]) -> "pl.DataFrame":
     """The pool with a column `NAME.label` for each of these judges; `judged` has a row per candidate and judge."""
     import polars as pl
