@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from recontext_data.arms import Arm, folder_name
-from recontext_data.config import Config
+from recontext_data.config import Config, added
 from recontext_data.contexts import NONE, Context
 from recontext_data.environments.code_mc import CodeMC
 from recontext_data.errors import did_you_mean
 from recontext_data.evaluation.config import Evaluation
 from recontext_data.judges.choice import ChoiceJudge
 from recontext_data.kinds import Kinds
+from recontext_data.placing import How, Rendering
 from recontext_data.policies.base import AnyPolicy
 from recontext_data.prices import Price
 from recontext_data.training.config import Training
@@ -121,6 +122,7 @@ class Recipe(Config):
     arms: list[Arm] = Field(min_length=1)
     """Pairs `generation -> training`; each becomes a dataset."""
     measure: Measure = Measure()
+    rendering: Rendering = added(Rendering())
     export: Export = Export()
     limits: Limits = Limits()
     prices: dict[str, Price] = {}
@@ -143,6 +145,11 @@ class Recipe(Config):
         self._unique_arms()
         self._selection_has_scores()
         return self
+
+    @property
+    def how(self) -> How:
+        """What of rendering prompts is this recipe's."""
+        return How(variant=getattr(self.environment, "variant", None), rendering=self.rendering)
 
     def _known_context(self, name: str, where: str) -> None:
         if name != NONE and name not in self.contexts:

@@ -123,7 +123,12 @@ def _samples(build: Prepared, done: Exported) -> list[dict[str, Any]]:
             "candidate_id": row["candidate_id"],
             "k": row["k"],
             "label": row["judgements"][0]["label"],
-            "generation_prompt": render(tasks[row["task_id"]].messages, arms[row["arm"]].generation_context),
+            "generation_prompt": render(
+                tasks[row["task_id"]],
+                arms[row["arm"]].generation_context,
+                name=row["generation_context"],
+                how=build.recipe.how,
+            ),
             "training_prompt": row["prompt"],
             "completion": row["completion"][0]["content"],
         }

@@ -27,6 +27,7 @@ from recontext_data.stages.export import Exported, export
 from recontext_data.stages.judge import judge
 from recontext_data.stages.manifest import as_found, finish, manifest
 from recontext_data.stages.prepared import PAID, Prepared, plan, price
+from recontext_data.stages.prompts import check_template
 from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select
@@ -114,6 +115,7 @@ def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Ou
     if missing:
         if isinstance(build.recipe.policy, PAID):
             read_key(build.recipe.policy.api_key_env)  # a missing key is the first thing said, and the only one
+        check_template(build.policy, build.recipe, build.tasks.tasks[0])
         screen.note(f"policy: {build.policy.description}")
         if isinstance(build.policy, OpenAIBatchPolicy):
             build.policy.on_progress = screen.note

@@ -16,6 +16,7 @@ from recontext_data.prices import Price, price_of
 from recontext_data.recipe import Recipe
 from recontext_data.records import Sampling, Task, content_hash
 from recontext_data.stages import sample
+from recontext_data.stages.prompts import shown_otherwise
 from recontext_data.stages.recontextualize import ArmPlan
 from recontext_data.stages.sample import Plan, Pool
 from recontext_data.store.replies import ReplyStore
@@ -59,10 +60,12 @@ def prepared(name: str, recipe: Recipe, *, output: Path, screen: "Screen | None"
     trained = dict.fromkeys(arm.training for arm in recipe.arms)
     for context in [*sampled, *trained]:  # a placement that cannot apply must not be found out after paying
         for task in tasks.tasks:
-            render(task.messages, context_or_none(recipe.contexts, context), name=context)
+            render(task, context_or_none(recipe.contexts, context), name=context, how=recipe.how)
     contexts = {context: context_or_none(recipe.contexts, context) for context in sampled}
     state = output / "replies" / "batches"
-    policy = build_policy(recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts, state=state)
+    policy = build_policy(
+        recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts, how=recipe.how, state=state
+    )
     return prepare(name, recipe, tasks=tasks, policy=policy)
 
 
@@ -70,6 +73,7 @@ def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy) -> Pre
     """Resolves pools and arms, and names the run by the hash of everything that its rows depend on."""
     identity = dict(policy.identity)
     content = recipe.model_dump(mode="json", exclude=NOT_IN_ROWS)
+    shown = shown_otherwise(recipe, tasks.tasks)
     return Prepared(
         name=name,
         recipe=recipe,
@@ -77,7 +81,7 @@ def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy) -> Pre
         policy=policy,
         pools=_pools(recipe),
         arms=_arms(recipe),
-        fingerprint=content_hash([name, content, recipe.environment.kind, tasks.digest, identity]),
+        fingerprint=content_hash([name, content, recipe.environment.kind, tasks.digest, identity, *shown]),
     )
 
 
@@ -100,6 +104,7 @@ def _arms(recipe: Recipe) -> list[ArmPlan]:
             generation_context=context_or_none(recipe.contexts, arm.generation),
             training_context=context_or_none(recipe.contexts, arm.training),
             n=recipe.sampler.n,
+            how=recipe.how,
         )
         for arm in recipe.arms
     ]
@@ -110,7 +115,15 @@ def plan(build: Prepared, store: ReplyStore) -> Plan:
     sampler = build.recipe.sampler
     sampling = Sampling(temperature=sampler.temperature, top_p=sampler.top_p, max_tokens=sampler.max_tokens)
     identity = dict(build.policy.identity)
-    return sample.plan(build.tasks.tasks, build.pools, sampling=sampling, seed=sampler.seed, identity=identity, store=store)
+    return sample.plan(
+        build.tasks.tasks,
+        build.pools,
+        sampling=sampling,
+        seed=sampler.seed,
+        identity=identity,
+        store=store,
+        how=build.recipe.how,
+    )
 
 
 def price(build: Prepared) -> tuple[Price | None, float]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from recontext_data.contexts import Context, render
 from recontext_data.gates import Row
+from recontext_data.placing import PLAIN, How
 from recontext_data.records import Task
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class ArmPlan:
     generation_context: Context | None
     training_context: Context | None
     n: int
+    how: How = PLAIN
 
 
 def training_rows(
@@ -41,7 +43,7 @@ def training_rows(
     for part in kept.select(columns).iter_slices(BATCH):
         yield [
             {
-                "prompt": render(tasks[row["task_id"]].messages, arm.training_context, name=arm.training),
+                "prompt": render(tasks[row["task_id"]], arm.training_context, name=arm.training, how=arm.how),
                 "completion": [{"role": "assistant", "content": row["completion"]}],
                 "task_id": row["task_id"],
                 "candidate_id": row["candidate_id"],
@@ -66,7 +68,7 @@ def gate_rows(rows: list[dict[str, Any]], tasks: Mapping[str, Task]) -> list[Row
     return [
         Row(
             row_id=row["candidate_id"],
-            task=tasks[row["task_id"]].messages,
+            task=tasks[row["task_id"]],
             prompt=row["prompt"],
             completion=row["completion"][0]["content"],
         )
