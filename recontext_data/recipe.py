@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from recontext_data.arms import Arm, folder_name
+from recontext_data.arms import Arm, Baselines, Grid, folder_name, stance_problem, with_baselines
 from recontext_data.config import Config, added
 from recontext_data.contexts import NONE, Context
 from recontext_data.environments.code_mc import CodeMC
@@ -27,6 +27,11 @@ from recontext_data.training.config import Training
 def _kind(value: Any) -> Any:
     """`tiny` is short for `{kind: tiny}`."""
     return {"kind": value} if isinstance(value, str) else value
+
+
+def _pairs(value: Any) -> Any:
+    """A grid as its pairs."""
+    return Grid.model_validate(value).arms() if isinstance(value, dict) else value
 
 
 EnvironmentConfig = Annotated[CodeMC, BeforeValidator(_kind)]
@@ -119,8 +124,11 @@ class Recipe(Config):
     judges: list[JudgeConfig] = Field(min_length=1)
     """What reads the completions."""
     select: Select = Select()
-    arms: list[Arm] = Field(min_length=1)
-    """Pairs `generation -> training`; each becomes a dataset."""
+    arms: Annotated[list[Arm], BeforeValidator(_pairs), Field(min_length=1)]
+    """Pairs `generation -> training`, or {generation: [...], training: [...]} for all pairs; each becomes a dataset."""
+    baselines: Baselines = added("none")
+    """Arms that are added for comparison: `standard` adds what is trained as it was sampled; `full` also, for each
+    recontextualized arm, its training context on both sides, the reversed pair, distillation, and every placebo."""
     measure: Measure = Measure()
     rendering: Rendering = added(Rendering())
     export: Export = Export()
@@ -140,8 +148,13 @@ class Recipe(Config):
         for index, arm in enumerate(self.arms):
             for side in (arm.generation, arm.training):
                 self._known_context(side, f"arms.{index} ({arm.pair})")
+            if (problem := stance_problem(arm, self.contexts)) is not None:
+                raise ValueError(f"arms.{index} ({arm.pair}): {problem}")
         for name in self.measure.contexts:
             self._known_context(name, "measure.contexts")
+        if self.baselines == "full" and not any(context.stance == "placebo" for context in self.contexts.values()):
+            raise ValueError("baselines: full needs a context of stance placebo; add one, or say standard")
+        object.__setattr__(self, "arms", with_baselines(self.arms, self.contexts, self.baselines))  # frozen once it is made
         self._unique_arms()
         self._selection_has_scores()
         return self

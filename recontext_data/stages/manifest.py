@@ -122,7 +122,7 @@ def _samples(build: Prepared, done: Exported) -> list[dict[str, Any]]:
             "task_id": row["task_id"],
             "candidate_id": row["candidate_id"],
             "k": row["k"],
-            "label": row["judgements"][0]["label"],
+            "label": row["judgements"][0]["label"] if row["judgements"] else None,
             "generation_prompt": render(
                 tasks[row["task_id"]],
                 arms[row["arm"]].generation_context,

@@ -39,7 +39,11 @@ def training_rows(
     fingerprint: str,
 ) -> Iterator[list[dict[str, Any]]]:
     """Batches of training rows, with the columns of `tables.TRAINING_ROWS`, in the order of the kept candidates."""
-    columns = ["candidate_id", "task_id", "k", "completion", "score", "finish_reason", "model", "seed"]
+    import polars as pl
+
+    if "n" not in kept.columns:
+        kept = kept.with_columns(n=pl.lit(arm.n, dtype=pl.Int64))
+    columns = ["candidate_id", "task_id", "k", "n", "completion", "score", "finish_reason", "model", "seed"]
     for part in kept.select(columns).iter_slices(BATCH):
         yield [
             {
@@ -51,9 +55,9 @@ def training_rows(
                 "generation_context": arm.generation,
                 "training_context": arm.training,
                 "k": row["k"],
-                "n": arm.n,
+                "n": row["n"],
                 "score": row["score"],
-                "judgements": judgements[row["candidate_id"]],
+                "judgements": judgements.get(row["candidate_id"], []),
                 "finish_reason": row["finish_reason"],
                 "model": row["model"],
                 "seed": row["seed"],

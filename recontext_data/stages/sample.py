@@ -81,7 +81,7 @@ def plan(
         for pool in pools
         for start in range(0, len(tasks), CHUNK)
     ]
-    wanted = pl.concat(parts)
+    wanted = pl.concat([_nothing(), *parts])
     there = store.find_keys(wanted["reply_key"])
     missing = wanted.filter(~pl.col("reply_key").is_in(there.implode())) if len(there) else wanted
     return Plan(wanted.drop("prompt"), _requests(missing, prompts, sampling))
@@ -103,6 +103,12 @@ def _wanted(
             key = content_hash([prompt, drawn, draw, k])
             rows.append((_candidate_id(task, pool, k, key), task.task_id, pool.name, pool.role, k, draw, key, prompt))
     return pl.DataFrame(rows, schema=_WANTED, orient="row")
+
+
+def _nothing() -> "pl.DataFrame":
+    import polars as pl
+
+    return pl.DataFrame(schema={name: pl.Int64 if name in ("k", "seed") else pl.String for name in _WANTED})
 
 
 def _candidate_id(task: Task, pool: Pool, k: int, key: str) -> str:
