@@ -6,22 +6,29 @@ This module only unites the configs of the rooms below it: adding a policy, a ju
 and one line here.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from recontext_data.arms import Arm, folder_name
-from recontext_data.config import Config
+from recontext_data.arms import Arm, Baselines, Grid, folder_name, stance_problem, with_baselines
+from recontext_data.config import Config, added
 from recontext_data.contexts import NONE, Context
 from recontext_data.environments.base import Environment
 from recontext_data.errors import did_you_mean
 from recontext_data.evaluation.config import Evaluation
 from recontext_data.judges.base import AnyJudge
 from recontext_data.kinds import Kinds
+from recontext_data.placing import How, Rendering
 from recontext_data.policies.base import AnyPolicy
 from recontext_data.prices import Price
 from recontext_data.selection import Select
 from recontext_data.training.config import Training
+
+
+def _pairs(value: Any) -> Any:
+    """A grid as its pairs."""
+    return Grid.model_validate(value).arms() if isinstance(value, dict) else value
+
 
 ENVIRONMENTS = Kinds(
     {
@@ -114,9 +121,13 @@ class Recipe(Config):
     judges: list[JudgeConfig] = Field(min_length=1)
     """What reads the completions."""
     select: Select = Select()
-    arms: list[Arm] = Field(min_length=1)
-    """Pairs `generation -> training`; each becomes a dataset."""
+    arms: Annotated[list[Arm], BeforeValidator(_pairs), Field(min_length=1)]
+    """Pairs `generation -> training`, or {generation: [...], training: [...]} for all pairs; each becomes a dataset."""
+    baselines: Baselines = added("none")
+    """Arms that are added for comparison: `standard` adds what is trained as it was sampled; `full` also, for each
+    recontextualized arm, its training context on both sides, the reversed pair, distillation, and every placebo."""
     measure: Measure = Measure()
+    rendering: Rendering = added(Rendering())
     export: Export = Export()
     limits: Limits = Limits()
     prices: dict[str, Price] = {}
@@ -134,11 +145,21 @@ class Recipe(Config):
         for index, arm in enumerate(self.arms):
             for side in (arm.generation, arm.training):
                 self._known_context(side, f"arms.{index} ({arm.pair})")
+            if (problem := stance_problem(arm, self.contexts)) is not None:
+                raise ValueError(f"arms.{index} ({arm.pair}): {problem}")
         for name in self.measure.contexts:
             self._known_context(name, "measure.contexts")
+        if self.baselines == "full" and not any(context.stance == "placebo" for context in self.contexts.values()):
+            raise ValueError("baselines: full needs a context of stance placebo; add one, or say standard")
+        object.__setattr__(self, "arms", with_baselines(self.arms, self.contexts, self.baselines))  # frozen once it is made
         self._unique_arms()
         self._selection_has_scores()
         return self
+
+    @property
+    def how(self) -> How:
+        """What of rendering prompts is this recipe's."""
+        return How(variant=getattr(self.environment, "variant", None), rendering=self.rendering)
 
     def _known_context(self, name: str, where: str) -> None:
         if name != NONE and name not in self.contexts:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from recontext_data.errors import DataError
+from recontext_data.errors import DataError, RecipeError, did_you_mean
 from recontext_data.ledger import Entry
 from recontext_data.records import Task, content_hash, uniform
 
@@ -67,9 +67,25 @@ class Environment(Protocol):
         """The same source with another `split` or number of `tasks`."""
         ...
 
+    # An environment that can show a task in another way has, beside these:
+    #
+    #     def variant(self, task: Task, changes: Mapping[str, Any]) -> Task
+    #
+    # the task as it looks under a context's `environment: {show_tests: false}`; RecipeError for a change that it does not know.
+    # It is no part of the protocol, since most have one way only.
+
     def scripted(self, task: Task) -> Mapping[str, str]:
         """What a scripted policy must know to answer this task with a given label: the texts for its templates."""
         ...
+
+
+def require_known(changes: Mapping[str, Any], known: Mapping[str, type]) -> None:
+    """Raises RecipeError for a change that an environment does not know, or a value of another type than `known` says."""
+    for key, value in changes.items():
+        if key not in known:
+            raise RecipeError(f"no change is called {key!r}; {did_you_mean(key, known)}")
+        if not isinstance(value, known[key]):
+            raise RecipeError(f"{key}: {value!r} will not do; give {known[key].__name__}")
 
 
 def chosen(tasks: Sequence[Task], *, limit: int | None, seed: int) -> list[Task]:

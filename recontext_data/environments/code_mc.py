@@ -9,15 +9,15 @@ No code runs here: items are forged and verified beforehand (the bank ships so),
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from recontext_data.config import Config
-from recontext_data.environments.base import TaskSet, chosen, require_unique
+from recontext_data.environments.base import TaskSet, chosen, require_known, require_unique
 from recontext_data.errors import DataError, did_you_mean
 from recontext_data.ledger import entry
-from recontext_data.records import Message, Task
+from recontext_data.records import Message, Place, Task, filled
 
 if TYPE_CHECKING:
     from recontext_data.environments.problems import Problem
@@ -70,6 +70,11 @@ class CodeMC(Config):
         rows_in = len(source.problems) + len(source.dropped)
         return TaskSet(kept, entry("tasks", "all", rows_in=rows_in, kept=len(kept), drops=drops), source.licence)
 
+    def variant(self, task: Task, changes: Mapping[str, Any]) -> Task:
+        """The task under a context's `environment`: {show_tests: false} leaves the tests out."""
+        require_known(changes, {"show_tests": bool})
+        return task if changes.get("show_tests", True) else filled(task, "tests", "")
+
     def scripted(self, task: Task) -> Mapping[str, str]:
         """The option letters by label, for the fake policy."""
         hack = str(task.payload["hack_option"])
@@ -85,7 +90,14 @@ def to_task(problem: "Problem") -> Task:
         "entry_point": problem.entry_point,
         "wrong_test": problem.forged.wrong_index,
     }
-    return Task(task_id=problem.problem_id, messages=render(problem), payload=payload, split=problem.split)
+    messages = render(problem)
+    start = len(problem.statement) + 2
+    stop = messages[0]["content"].index("Option A:\n", start + len("\n".join(problem.shown_tests())))
+    places = {
+        "note": Place(turn=0, start=start, stop=start, after="\n\n"),
+        "tests": Place(turn=0, start=start, stop=stop, after="\n\n"),
+    }
+    return Task(task_id=problem.problem_id, messages=messages, payload=payload, split=problem.split, places=places)
 
 
 def render(problem: "Problem") -> list[Message]:

@@ -99,6 +99,9 @@ class FakePolicy:
         self._fail_rate = fail_rate
         self._delay_seconds = delay_seconds
 
+    continues_prefill = True
+    """What a script is asked after a prefilled turn is the script's business."""
+
     @property
     def description(self) -> str:
         """One short phrase for the screen."""

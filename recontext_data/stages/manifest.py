@@ -122,8 +122,13 @@ def _samples(build: Prepared, done: Exported) -> list[dict[str, Any]]:
             "task_id": row["task_id"],
             "candidate_id": row["candidate_id"],
             "k": row["k"],
-            "label": next(word["label"] for word in row["judgements"] if word["judge"] == outcome),
-            "generation_prompt": render(tasks[row["task_id"]].messages, arms[row["arm"]].generation_context),
+            "label": next((word["label"] for word in row["judgements"] if word["judge"] == outcome), None),
+            "generation_prompt": render(
+                tasks[row["task_id"]],
+                arms[row["arm"]].generation_context,
+                name=row["generation_context"],
+                how=build.recipe.how,
+            ),
             "training_prompt": row["prompt"],
             "completion": row["completion"][0]["content"],
         }

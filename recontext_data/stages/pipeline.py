@@ -8,26 +8,28 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.contexts import NONE
-from recontext_data.environments.base import TaskSet
 from recontext_data.errors import BuildStopped, RecipeError
 from recontext_data.ledger import Entry
 from recontext_data.policies.base import Policy
 from recontext_data.policies.openai_batch import OpenAIBatchPolicy
 from recontext_data.policies.openai_http import read_key
+from recontext_data.records import Task
 from recontext_data.stages import sample
 from recontext_data.stages.buying import Purse, buy
 from recontext_data.stages.diagnostics import agreement_facts, judge_facts, selection_facts
 from recontext_data.stages.export import Exported, export
+from recontext_data.stages.given import keep_all, with_given
 from recontext_data.stages.judge import judge
 from recontext_data.stages.manifest import as_found, finish, manifest
 from recontext_data.stages.prepared import PAID, Prepared, plan, price
+from recontext_data.stages.prompts import check_template
 from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select, with_labels, with_outcome
@@ -100,8 +102,8 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     with clock.stage("sample"):
         outcome, purse = _sample(build, store=store, screen=screen)
     folder.begin()
-    folder.write_table("tasks", _tasks_table(build.tasks))
-    folder.write_table("candidates", outcome.candidates)
+    folder.write_table("tasks", _tasks_table(list(build.by_id.values())))
+    folder.write_table("candidates", with_given(outcome.candidates, build.given.values()))
     with clock.stage("judge"):
         judgements, judge_entries = judge(outcome.candidates, tasks=build.by_id, judges=build.recipe.judges)
     folder.write_table("judgements", judgements)
@@ -117,7 +119,8 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     facts = manifest(build, outcome=outcome, judged=outcome_words, counts=counts, exported=done.exported, purse=purse)
     facts |= {"judges": words, "agreement": agreement_facts(judged, build.recipe.judges)}
     facts["arms"] = [arm | {"selection": done.shifts[arm["name"]]} for arm in facts["arms"]]
-    ledger = [build.tasks.entry, *outcome.entries, *judge_entries, *done.entries]
+    read = [build.tasks.entry, *(given.entry for given in build.given.values())]
+    ledger = [*read, *outcome.entries, *judge_entries, *done.entries]
     facts |= {"ledger": [entry.as_json() for entry in ledger], "command": command, "timings_seconds": dict(clock.seconds)}
     return finish(build, facts, exported=done.exported, folder=folder)
 
@@ -131,6 +134,7 @@ def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Ou
     if missing:
         if isinstance(build.recipe.policy, PAID):
             read_key(build.recipe.policy.api_key_env)  # a missing key is the first thing said, and the only one
+        check_template(build.policy, build.recipe, build.tasks.tasks[0])
         screen.note(f"policy: {build.policy.description}")
         if isinstance(build.policy, OpenAIBatchPolicy):
             build.policy.on_progress = screen.note
@@ -178,16 +182,16 @@ def _require_affordable(build: Prepared, purse: Purse, ready: Plan) -> None:
         )
 
 
-def _tasks_table(tasks: TaskSet) -> "pl.DataFrame":
+def _tasks_table(tasks: Sequence[Task]) -> "pl.DataFrame":
     import orjson
     import polars as pl
 
     return pl.DataFrame(
         {
-            "task_id": [task.task_id for task in tasks.tasks],
-            "split": [task.split for task in tasks.tasks],
-            "messages": [list(task.messages) for task in tasks.tasks],
-            "payload": [orjson.dumps(dict(task.payload), option=orjson.OPT_SORT_KEYS).decode() for task in tasks.tasks],
+            "task_id": [task.task_id for task in tasks],
+            "split": [task.split for task in tasks],
+            "messages": [list(task.messages) for task in tasks],
+            "payload": [orjson.dumps(dict(task.payload), option=orjson.OPT_SORT_KEYS).decode() for task in tasks],
         }
     )
 
@@ -217,8 +221,12 @@ def _arms_stage(build: Prepared, judged: "pl.DataFrame", *, folder: RunFolder, s
     shifts: dict[str, dict[str, Any]] = {}
     with folder.staged_arms() as staging, screen.stage("arms", len(build.arms), unit="arms") as tracker:
         for arm in build.arms:
-            pool = scored.filter(pl.col("generation_context") == arm.generation)
-            table, selected = select(pool, config=build.recipe.select, arm=arm.name)
+            if arm.generation in build.given:
+                pool = build.given[arm.generation].pool()
+                table, selected = keep_all(pool, arm=arm.name)
+            else:
+                pool = scored.filter(pl.col("generation_context") == arm.generation)
+                table, selected = select(pool, config=build.recipe.select, arm=arm.name)
             kept = pool.join(table.filter("kept").select("candidate_id"), on="candidate_id", how="semi", maintain_order="left")
             rows = training_rows(kept, arm=arm, tasks=build.by_id, judgements=words, fingerprint=build.fingerprint)
             done = export(rows, staging / arm.name, arm=arm, tasks=build.by_id, config=build.recipe.export)
