@@ -25,6 +25,7 @@ from recontext_data.training.config import Training
 ENVIRONMENTS = Kinds(
     {
         "code_mc": "recontext_data.environments.code_mc:CodeMC",
+        "code_tests": "recontext_data.environments.code_tests:CodeTests",
     }
 )
 EnvironmentConfig = Annotated[Environment, ENVIRONMENTS]
@@ -42,6 +43,7 @@ PolicyConfig = Annotated[AnyPolicy, POLICIES]
 JUDGES = Kinds(
     {
         "choice": "recontext_data.judges.choice:ChoiceJudge",
+        "tests": "recontext_data.judges.tests:ExecutedTests",
     }
 )
 JudgeConfig = Annotated[AnyJudge, JUDGES]
@@ -71,6 +73,8 @@ class Select(Config):
     """Candidates kept of each task by `random` and `best`."""
     judge: str | None = None
     """Whose score `best` goes by; may be left out when there is one judge."""
+    labels: dict[str, list[str]] = {}
+    """By judge, the labels that a candidate may have to be kept at all: `{tests: [correct], trace: [clean]}`."""
     drop_truncated: bool = False
     """Drop completions that were cut at max_tokens; training on them teaches the policy to stop in mid-sentence."""
     seed: int = 0
@@ -170,6 +174,14 @@ class Recipe(Config):
         names = [judge.name for judge in self.judges]
         if self.select.judge is not None and self.select.judge not in names:
             raise ValueError(f"select.judge: no judge is named {self.select.judge!r}; {did_you_mean(self.select.judge, names)}")
+        for name, labels in self.select.labels.items():
+            judge = next((judge for judge in self.judges if judge.name == name), None)
+            if judge is None:
+                raise ValueError(f"select.labels: no judge is named {name!r}; {did_you_mean(name, names)}")
+            unknown = next((label for label in labels if label not in judge.labels), None)
+            if unknown is not None or not labels:
+                known = did_you_mean(str(unknown), judge.labels)
+                raise ValueError(f"select.labels.{name}: {unknown!r} is no label of this judge; {known}")
         if self.select.keep == "best":
             if self.select.judge is None and len(names) > 1:
                 raise ValueError(f"select.judge: say whose score `best` goes by; judges: {', '.join(names)}")

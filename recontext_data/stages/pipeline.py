@@ -1,6 +1,6 @@
 """The build as one list of stages, each a function from tables to tables:
 
-    tasks -> sample -> judge -> select -> recontextualize -> export -> manifest, report
+    tasks -> proof -> sample -> judge -> select -> recontextualize -> export -> manifest, report
 
 `prepared.prepare` spends nothing and writes nothing; `run` does the rest.
 """
@@ -27,6 +27,7 @@ from recontext_data.stages.export import Exported, export
 from recontext_data.stages.judge import judge
 from recontext_data.stages.manifest import as_found, finish, manifest
 from recontext_data.stages.prepared import PAID, Prepared, plan, price
+from recontext_data.stages.proof import prove
 from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select
@@ -84,6 +85,8 @@ def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tup
 def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Screen", command: str) -> dict[str, Any]:
     """Samples what is missing, judges, selects, recontextualizes and exports; returns the manifest."""
     clock = Clock()
+    with clock.stage("proof"):
+        proofs = prove(build.recipe.judges, build.recipe.environment, build.tasks.tasks)
     with clock.stage("sample"):
         outcome, purse = _sample(build, store=store, screen=screen)
     folder.begin()
@@ -101,7 +104,12 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     folder.write_table("selection", selection)
     facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=exported, purse=purse)
     ledger = [build.tasks.entry, *outcome.entries, *judge_entries, *arm_entries]
-    facts |= {"ledger": [entry.as_json() for entry in ledger], "command": command, "timings_seconds": dict(clock.seconds)}
+    facts |= {
+        "ledger": [entry.as_json() for entry in ledger],
+        "proof": proofs,
+        "command": command,
+        "timings_seconds": dict(clock.seconds),
+    }
     return finish(build, facts, exported=exported, folder=folder)
 
 
@@ -194,6 +202,9 @@ def _arms_stage(
 
     judge_name = build.recipe.selecting_judge.name
     scored = judged.filter(pl.col("judge") == judge_name)
+    for name in build.recipe.select.labels:
+        given = judged.filter(pl.col("judge") == name).select("candidate_id", pl.col("label").alias(f"{name}.label"))
+        scored = scored.join(given, on="candidate_id", how="left", maintain_order="left")
     words = _judgements_by_candidate(judged)
     entries: list[Entry] = []
     tables: list[pl.DataFrame] = []

@@ -13,15 +13,18 @@ if TYPE_CHECKING:
 def select(pool: "pl.DataFrame", *, config: Select, arm: str) -> "tuple[pl.DataFrame, Entry]":
     """Decides on each candidate of one pool: columns arm, candidate_id, kept, reason, in the pool's order.
 
-    `pool` has candidate_id, task_id, k, finish_reason and score (the selecting judge's, null where it gave none).
+    `pool` has candidate_id, task_id, k, finish_reason, score (the selecting judge's, null where it gave none) and, for each
+    judge NAME in `config.labels`, `NAME.label`.
     """
     import polars as pl
 
-    reasons: dict[str, tuple[bool, str]] = {}
+    reasons = _unwanted(pool, config)
     by_task: dict[str, list[tuple[str, int, float | None]]] = {}
     for candidate_id, task_id, k, finish, score in pool.select(
         "candidate_id", "task_id", "k", "finish_reason", "score"
     ).iter_rows():
+        if candidate_id in reasons:
+            continue
         if config.drop_truncated and finish == "length":
             reasons[candidate_id] = (False, "truncated")
         elif config.keep == "all":
@@ -38,6 +41,16 @@ def select(pool: "pl.DataFrame", *, config: Select, arm: str) -> "tuple[pl.DataF
     )
     drops = [reason for kept, reason in reasons.values() if not kept]
     return table, entry("select", arm, rows_in=len(pool), kept=len(pool) - len(drops), drops=drops)
+
+
+def _unwanted(pool: "pl.DataFrame", config: Select) -> dict[str, tuple[bool, str]]:
+    """Candidates without a label that they must have, with what they have in its place."""
+    reasons: dict[str, tuple[bool, str]] = {}
+    for judge, labels in config.labels.items():
+        for candidate_id, label in pool.select("candidate_id", f"{judge}.label").iter_rows():
+            if label not in labels:
+                reasons.setdefault(candidate_id, (False, f"{judge}: {'no label' if label is None else label}"))
+    return reasons
 
 
 def _of_one_task(task_id: str, group: list[tuple[str, int, float | None]], config: Select) -> dict[str, tuple[bool, str]]:
