@@ -73,10 +73,12 @@ def blocks(text: str) -> list[Block]:
 
 def _block(opened: tuple[int, str, str], body: str, *, stop: int, is_closed: bool) -> Block:
     start, fence, language = opened
-    # As much indent as the fence has is the block's and not the code's.
-    indent = len(fence) - len(fence.lstrip())
-    code = re.sub(rf"^ {{1,{indent}}}", "", body, flags=re.MULTILINE) if indent else body
-    return Block(language=language, code=code, start=start, stop=stop, is_closed=is_closed)
+    # The indent of the fence is the block's and not the code's. Unlike Markdown, code does not bear to lose a part of it.
+    indent = fence[: len(fence) - len(fence.lstrip())]
+    lines = _LINE.findall(body)
+    if indent and all(line.startswith(indent) or not line.strip() for line in lines):
+        body = "".join(line.removeprefix(indent) for line in lines)
+    return Block(language=language, code=body, start=start, stop=stop, is_closed=is_closed)
 
 
 def after_thinking(text: str) -> str | None:
