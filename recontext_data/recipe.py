@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from recontext_data.arms import Arm, folder_name
+from recontext_data.completions import Marks
 from recontext_data.config import Config
 from recontext_data.contexts import NONE, Context
 from recontext_data.environments.base import Environment
@@ -43,6 +44,7 @@ PolicyConfig = Annotated[AnyPolicy, POLICIES]
 JUDGES = Kinds(
     {
         "choice": "recontext_data.judges.choice:ChoiceJudge",
+        "trace": "recontext_data.judges.trace:TraceJudge",
         "tests": "recontext_data.judges.tests:ExecutedTests",
     }
 )
@@ -79,6 +81,44 @@ class Select(Config):
     """Drop completions that were cut at max_tokens; training on them teaches the policy to stop in mid-sentence."""
     seed: int = 0
     """For `random`, and for ties of `best`."""
+
+
+class Rewriter(Config):
+    """Who writes reasoning anew, from the bare task and the answer alone: it never sees the old one or a context."""
+
+    policy: PolicyConfig
+    """The model; its replies are kept in the same store, so none is paid for twice."""
+    instruction: str = (
+        "Below are a task and a finished answer to it. Write the reasoning that leads from the task to this answer: a few "
+        "plain sentences in the first person, as if written before the answer. Do not repeat the answer and add no code."
+    )
+    """Its system turn; the user turn holds the task and the answer."""
+    temperature: float = Field(default=1.0, ge=0)
+    """0 is greedy."""
+    max_tokens: int = Field(default=1024, ge=1)
+    """Tokens of a rewritten reasoning at most; one that is cut there is not used."""
+
+
+class Completion(Config):
+    """What becomes of the reasoning in the completions that are trained on. Judges read them as they were sampled."""
+
+    reasoning: Literal["keep", "drop", "rewrite"] = "keep"
+    """keep; drop (the answer alone is trained on); or have another model rewrite it from the task and the answer."""
+    marks: Marks = "code"
+    """Where it stands: `code`, around the last complete code block; `think`, in <think> tags; `beside`, in a field of its own,
+    which rows never have."""
+    rewriter: Rewriter | None = None
+    """Who rewrites it."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if (self.reasoning == "rewrite") != (self.rewriter is not None):
+            raise ValueError("completion.rewriter: goes with completion.reasoning=rewrite; set both or neither")
+        if self.rewriter is not None and self.rewriter.policy.kind == "openai_batch":
+            raise ValueError("completion.rewriter.policy.kind: openai_batch cannot rewrite; use openai")
+        if self.reasoning == "rewrite" and self.marks == "beside":
+            raise ValueError("completion.marks: `beside` is in no row, so nothing can be rewritten in place; use think or code")
+        return self
 
 
 class Measure(Config):
@@ -126,6 +166,8 @@ class Recipe(Config):
     judges: list[JudgeConfig] = Field(min_length=1)
     """What reads the completions."""
     select: Select = Select()
+    completion: Completion = Completion()
+    """What becomes of the reasoning in what is trained on."""
     arms: list[Arm] = Field(min_length=1)
     """Pairs `generation -> training`; each becomes a dataset."""
     measure: Measure = Measure()

@@ -1,6 +1,6 @@
 """The build as one list of stages, each a function from tables to tables:
 
-    tasks -> proof -> sample -> judge -> select -> recontextualize -> export -> manifest, report
+    tasks -> proof -> sample -> judge -> select -> completion -> recontextualize -> export -> manifest, report
 
 `prepared.prepare` spends nothing and writes nothing; `run` does the rest.
 """
@@ -23,6 +23,7 @@ from recontext_data.policies.openai_batch import OpenAIBatchPolicy
 from recontext_data.policies.openai_http import read_key
 from recontext_data.stages import sample
 from recontext_data.stages.buying import Purse, buy
+from recontext_data.stages.completing import Rewriting, complete, rewriting
 from recontext_data.stages.export import Exported, export
 from recontext_data.stages.judge import judge
 from recontext_data.stages.manifest import as_found, finish, manifest
@@ -85,6 +86,7 @@ def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tup
 def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Screen", command: str) -> dict[str, Any]:
     """Samples what is missing, judges, selects, recontextualizes and exports; returns the manifest."""
     clock = Clock()
+    rewriter = rewriting(build.recipe, store=store, screen=screen)
     with clock.stage("proof"):
         proofs = prove(build.recipe.judges, build.recipe.environment, build.tasks.tasks)
     with clock.stage("sample"):
@@ -100,7 +102,9 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     counts = sorted(rates(judged, labels=build.recipe.environment.labels), key=lambda row: order.index(row["context"]))
     _check_invalid(build, counts)
     with clock.stage("arms"):
-        arm_entries, exported, selection = _arms_stage(build, judged, folder=folder, screen=screen)
+        if rewriter:
+            rewriter.spend_after(purse)
+        arm_entries, exported, selection = _arms_stage(build, judged, folder=folder, screen=screen, rewriter=rewriter)
     folder.write_table("selection", selection)
     facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=exported, purse=purse)
     ledger = [build.tasks.entry, *outcome.entries, *judge_entries, *arm_entries]
@@ -109,6 +113,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
         "proof": proofs,
         "command": command,
         "timings_seconds": dict(clock.seconds),
+        **({"rewriting": rewriter.facts} if rewriter else {}),
     }
     return finish(build, facts, exported=exported, folder=folder)
 
@@ -195,7 +200,7 @@ def _check_invalid(build: Prepared, counts: list[dict[str, Any]]) -> None:
 
 
 def _arms_stage(
-    build: Prepared, judged: "pl.DataFrame", *, folder: RunFolder, screen: "Screen"
+    build: Prepared, judged: "pl.DataFrame", *, folder: RunFolder, screen: "Screen", rewriter: Rewriting | None
 ) -> "tuple[list[Entry], dict[str, tuple[Exported, pl.DataFrame]], pl.DataFrame]":
     """Select, recontextualize and export, arm by arm; all arms are there at once or none is."""
     import polars as pl
@@ -214,9 +219,10 @@ def _arms_stage(
             pool = scored.filter(pl.col("generation_context") == arm.generation)
             table, selected = select(pool, config=build.recipe.select, arm=arm.name)
             kept = pool.join(table.filter("kept").select("candidate_id"), on="candidate_id", how="semi", maintain_order="left")
+            kept, worked = complete(kept, config=build.recipe.completion, arm=arm.name, tasks=build.by_id, rewriter=rewriter)
             rows = training_rows(kept, arm=arm, tasks=build.by_id, judgements=words, fingerprint=build.fingerprint)
             done = export(rows, staging / arm.name, arm=arm, tasks=build.by_id, config=build.recipe.export)
-            entries += [selected, done.entry]
+            entries += [selected, *worked, done.entry]
             tables.append(table)
             exported[arm.name] = (done, kept)
             tracker.advance()
