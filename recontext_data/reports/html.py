@@ -58,6 +58,8 @@ def render_report(manifest: Manifest, *, samples: Samples, limit: int = LIMIT) -
             finding=numbers.finding(manifest),
             problems=numbers.problems(manifest),
             rates=rates,
+            others=numbers.others(manifest),
+            proofs=numbers.proofs(manifest),
             figure=rate_figure(rates),
             arms=[_arm(arm, manifest=manifest, rows=samples.get(arm["name"], ()), limit=limit) for arm in manifest["arms"]],
             ledger=numbers.ledger(manifest),

@@ -32,7 +32,7 @@ from recontext_data.stages.proof import prove
 from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select
-from recontext_data.stages.summary import rates
+from recontext_data.stages.summary import judge_labels, rates
 from recontext_data.store.replies import ReplyStore
 from recontext_data.store.run_folder import RunFolder, taken_back
 
@@ -99,7 +99,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     folder.write_table("judgements", judgements)
     judged = outcome.candidates.join(judgements, on="candidate_id", how="left", maintain_order="left")
     order = [*build.recipe.contexts, NONE]
-    counts = sorted(rates(judged, labels=build.recipe.environment.labels), key=lambda row: order.index(row["context"]))
+    counts = sorted(rates(judged, labels=judge_labels(build.recipe)), key=lambda row: order.index(row["context"]))
     _check_invalid(build, counts)
     with clock.stage("arms"):
         if rewriter:
