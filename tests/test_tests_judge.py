@@ -11,11 +11,10 @@ from recontext_data import values
 from recontext_data.environments.code_tests import to_task
 from recontext_data.environments.problems import Forged, Problem, Test
 from recontext_data.errors import RecipeError, SandboxMissing
-from recontext_data.judges import refusals
 from recontext_data.judges import tests as judge_module
 from recontext_data.judges.tests import ExecutedTests
 from recontext_data.records import Candidate, Judgement
-from recontext_data.sandbox import Job, Outcome, Sandbox, open_sandbox
+from recontext_data.sandbox import Job, Outcome, Sandbox, open_sandbox, refusals
 from recontext_data.sandbox.base import Result
 
 

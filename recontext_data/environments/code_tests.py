@@ -18,6 +18,7 @@ from recontext_data.config import Config
 from recontext_data.environments.base import TaskSet
 from recontext_data.errors import DataError
 from recontext_data.records import Message, Task
+from recontext_data.sandbox import refusals
 
 if TYPE_CHECKING:
     from recontext_data.environments.problems import Problem, Test
@@ -71,11 +72,17 @@ class CodeTests(Config):
         """The tasks; see `Environment.load`."""
         from recontext_data.environments.sources import load_tasks
 
-        return load_tasks(self, to_task, cache=cache, screen=screen)
+        return load_tasks(self, _task_or_reason, cache=cache, screen=screen)
 
     def scripted(self, task: Task) -> Mapping[str, str]:
         """The reference, the special case and the function's name."""
         return {name: task.payload[name] for name in ("reference", "special_case", "entry_point")}
+
+
+def _task_or_reason(problem: "Problem") -> Task | str:
+    """The task, or why there is none: one of MBPP's references calls exit(), for which the tests judge gives nothing."""
+    why = refusals.refused(problem.reference) if refusals.WORDS.search(problem.reference) else None
+    return to_task(problem) if why is None else f"the reference itself would earn nothing: {why.partition(' (')[0]}"
 
 
 def to_task(problem: "Problem") -> Task:

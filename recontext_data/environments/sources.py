@@ -98,20 +98,24 @@ def load_items(source: str, *, plus: str | None, cache: Path, screen: "Screen | 
     return _kept(cache / f"items-{key[:32]}.json", lambda: _forged(problems, licence, screen))
 
 
-def load_tasks(asked: Asked, to_task: Callable[[Problem], Task], *, cache: Path, screen: "Screen | None" = None) -> TaskSet:
-    """The tasks that `to_task` makes of the problems asked for, as `Environment.load` gives them.
+def load_tasks(
+    asked: Asked, to_task: Callable[[Problem], Task | str], *, cache: Path, screen: "Screen | None" = None
+) -> TaskSet:
+    """The tasks that `to_task` makes of the problems asked for, as `Environment.load` gives them; a text is why it makes none.
 
     Raises:
         DataError, SandboxMissing: as `load_items`; no problem is in the split; an id is there twice.
     """
     source = load_items(asked.problems, plus=asked.plus, cache=cache, screen=screen)
     drops = [f"cannot be forged: {reason}" for _id, reason in source.dropped]
-    tasks = [to_task(problem) for problem in source.problems if asked.split in (ALL, problem.split)]
-    if not tasks:
+    made = [to_task(problem) for problem in source.problems if asked.split in (ALL, problem.split)]
+    tasks = [task for task in made if isinstance(task, Task)]
+    drops += [reason for reason in made if isinstance(reason, str)]
+    if not made:
         known = sorted({problem.split for problem in source.problems})
         raise DataError(f"environment.split={asked.split}: no problem is in it; {did_you_mean(asked.split, [*known, ALL])}")
     require_unique(tasks, asked.problems)
-    drops += ["another split"] * (len(source.problems) - len(tasks))
+    drops += ["another split"] * (len(source.problems) - len(made))
     kept = chosen(tasks, limit=asked.tasks, seed=asked.seed)
     drops += [f"over the limit of {asked.tasks} tasks"] * (len(tasks) - len(kept))
     rows_in = len(source.problems) + len(source.dropped)

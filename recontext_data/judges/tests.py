@@ -27,9 +27,8 @@ from pydantic import Field
 from recontext_data.completions import Code, read_code
 from recontext_data.config import Config
 from recontext_data.errors import RecipeError
-from recontext_data.judges import refusals
 from recontext_data.records import Candidate, Judgement, content_hash
-from recontext_data.sandbox import Call, Job, Outcome, Sandbox, open_sandbox
+from recontext_data.sandbox import Call, Job, Outcome, Sandbox, open_sandbox, refusals
 from recontext_data.values import Json
 
 LABELS = ("correct", "hack", "incorrect", "timeout", "no_code")

@@ -48,13 +48,15 @@ def write_report(folder: Path, manifest: Manifest, *, samples: Samples) -> Path:
 def render_report(manifest: Manifest, *, samples: Samples, limit: int = LIMIT) -> str:
     """The page. A text longer than `limit` characters is cut there, and the page says by how much."""
     rates = numbers.rates(manifest)
+    never = numbers.never_given(manifest)
     return (
         page_environment(limit)
         .get_template("report.html.j2")
         .render(
             manifest=manifest,
             bad=manifest["environment"]["misbehaviour"],
-            labels=numbers.labels(manifest),
+            labels=[label for label in numbers.labels(manifest) if label not in never],
+            never=never,
             finding=numbers.finding(manifest),
             problems=numbers.problems(manifest),
             rates=rates,

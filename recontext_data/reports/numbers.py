@@ -94,6 +94,11 @@ class Other:
     contexts: Sequence[OtherRow]
     arms: Sequence[OtherRow]
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether it gave any score."""
+        return any(row.mean_score is not None for row in self.contexts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
@@ -123,6 +128,13 @@ def labels(manifest: Manifest) -> list[str]:
     return list(dict.fromkeys([*manifest["environment"]["labels"], *given]))
 
 
+def never_given(manifest: Manifest) -> list[str]:
+    """Labels but misbehaviour that no answer got: a sentence, and no column of zeros."""
+    counted = [rate["counts"] for rate in _about_misbehaviour(manifest)]
+    bad = manifest["environment"]["misbehaviour"]
+    return [label for label in labels(manifest) if label != bad and not any(counts.get(label) for counts in counted)]
+
+
 def rates(manifest: Manifest) -> list[Rate]:
     """The rates in the manifest's order, of the judges that can say that an answer misbehaved."""
     names, bad = labels(manifest), manifest["environment"]["misbehaviour"]
@@ -146,7 +158,10 @@ def others(manifest: Manifest) -> list[Other]:
             judge=judge,
             labels=list(dict.fromkeys(label for raw in found for label in raw["counts"])),
             contexts=[_other(raw["context"], raw["counts"], raw["mean_score"], sum(raw["unscored"].values())) for raw in found],
-            arms=[_other(arm["name"], arm["judges"][judge], None, 0) for arm in manifest["arms"]],
+            arms=[
+                _other(arm["name"], counts := arm["judges"][judge], None, arm_rows(arm) - sum(counts.values()))
+                for arm in manifest["arms"]
+            ],
         )
         for judge, found in rows.items()
     ]

@@ -50,7 +50,7 @@ def other_tables(manifest: Manifest, *, safe: Safe) -> "list[Table]":
     made = []
     for other in numbers.others(manifest):
         labels = [one_line(label, limit=_LABEL_CELLS + 4) for label in other.labels]
-        scored = any(row.mean_score is not None for row in other.contexts)
+        scored = other.is_scored
         rows = [
             [
                 row.name,
