@@ -6,11 +6,12 @@ This module only unites the configs of the rooms below it: adding a policy, a ju
 and one line here.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from recontext_data.arms import Arm, Baselines, Grid, folder_name, stance_problem, with_baselines
+from recontext_data.completions import Marks
 from recontext_data.config import Config, added
 from recontext_data.contexts import NONE, Context
 from recontext_data.environments.base import Environment
@@ -33,6 +34,7 @@ def _pairs(value: Any) -> Any:
 ENVIRONMENTS = Kinds(
     {
         "code_mc": "recontext_data.environments.code_mc:CodeMC",
+        "code_tests": "recontext_data.environments.code_tests:CodeTests",
     }
 )
 EnvironmentConfig = Annotated[Environment, ENVIRONMENTS]
@@ -56,6 +58,8 @@ JUDGES = Kinds(
         "threshold": "recontext_data.judges.derived:ThresholdJudge",
         "panel": "recontext_data.judges.derived:PanelJudge",
         "noise": "recontext_data.judges.derived:NoiseJudge",
+        "trace": "recontext_data.judges.trace:TraceJudge",
+        "tests": "recontext_data.judges.tests:ExecutedTests",
     }
 )
 JudgeConfig = Annotated[AnyJudge, JUDGES]
@@ -74,6 +78,44 @@ class Sampler(Config):
     """Completion tokens at most."""
     seed: int = 0
     """Every completion's own seed derives from this, its prompt and its rank."""
+
+
+class Rewriter(Config):
+    """Who writes reasoning anew, from the bare task and the answer alone: it never sees the old one or a context."""
+
+    policy: PolicyConfig
+    """The model; its replies are kept in the same store, so none is paid for twice."""
+    instruction: str = (
+        "Below are a task and a finished answer to it. Write the reasoning that leads from the task to this answer: a few "
+        "plain sentences in the first person, as if written before the answer. Do not repeat the answer and add no code."
+    )
+    """Its system turn; the user turn holds the task and the answer."""
+    temperature: float = Field(default=1.0, ge=0)
+    """0 is greedy."""
+    max_tokens: int = Field(default=1024, ge=1)
+    """Tokens of a rewritten reasoning at most; one that is cut there is not used."""
+
+
+class Completion(Config):
+    """What becomes of the reasoning in the completions that are trained on. Judges read them as they were sampled."""
+
+    reasoning: Literal["keep", "drop", "rewrite"] = "keep"
+    """keep; drop (the answer alone is trained on); or have another model rewrite it from the task and the answer."""
+    marks: Marks = "code"
+    """Where it stands: `code`, around the last complete code block; `think`, in <think> tags; `beside`, in a field of its own,
+    which rows never have."""
+    rewriter: Rewriter | None = None
+    """Who rewrites it."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if (self.reasoning == "rewrite") != (self.rewriter is not None):
+            raise ValueError("completion.rewriter: goes with completion.reasoning=rewrite; set both or neither")
+        if self.rewriter is not None and self.rewriter.policy.kind == "openai_batch":
+            raise ValueError("completion.rewriter.policy.kind: openai_batch cannot rewrite; use openai")
+        if self.reasoning == "rewrite" and self.marks == "beside":
+            raise ValueError("completion.marks: `beside` is in no row, so nothing can be rewritten in place; use think or code")
+        return self
 
 
 class Measure(Config):
@@ -121,6 +163,8 @@ class Recipe(Config):
     judges: list[JudgeConfig] = Field(min_length=1)
     """What reads the completions."""
     select: Select = Select()
+    completion: Completion = added(Completion())
+    """What becomes of the reasoning in what is trained on."""
     arms: Annotated[list[Arm], BeforeValidator(_pairs), Field(min_length=1)]
     """Pairs `generation -> training`, or {generation: [...], training: [...]} for all pairs; each becomes a dataset."""
     baselines: Baselines = added("none")
@@ -210,6 +254,8 @@ class Recipe(Config):
         judge = next((judge for judge in self.judges if judge.name == name), None)
         if judge is None:
             raise ValueError(f"{where}: no judge is named {name!r}; {did_you_mean(name, [one.name for one in self.judges])}")
+        if not labels:
+            raise ValueError(f"{where}.{name}: names no label; known: {', '.join(judge.labels) or 'none'}")
         unknown = next((label for label in labels if label not in judge.labels), None)
         if unknown is not None:
             raise ValueError(f"{where}.{name}: it never says {unknown!r}; {did_you_mean(unknown, judge.labels)}")

@@ -33,7 +33,7 @@ def build_policy(
         unscripted = next((name for name in contexts if config.rates and name not in config.rates), None)
         if unscripted is not None:
             raise RecipeError(f"policy.rates has no context {unscripted!r}: {did_you_mean(unscripted, config.rates)}")
-        return config.build(answers=_answers(environment, tasks, contexts, how))
+        return config.build(_answers(environment, tasks, contexts, how), texts=environment.texts)
     if config.kind == "openai_batch":
         from recontext_data.policies.openai_batch import OpenAIBatchConfig
 

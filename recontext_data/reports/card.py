@@ -22,6 +22,13 @@ _HUB_LICENCES = {"mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
 
 
+_REASONING = {
+    "keep": "",
+    "drop": "The reasoning was dropped: completions are the answers alone, not what was sampled and judged.",
+    "rewrite": "The reasoning was rewritten by another model from task and answer: it is not what was sampled and judged.",
+}
+
+
 class Licence(NamedTuple):
     """The licence of the problems, as the Hub wants it and as it was given."""
 
@@ -61,6 +68,9 @@ def _facts(manifest: Manifest, arm: Mapping[str, Any]) -> dict[str, Any]:
         "licence": _licence(manifest["environment"].get("licence")),
         "sides": [("Generation", arm["generation_context"]), ("Training", arm["training_context"])],
         "ledger": [e for e in numbers.ledger(manifest) if e.stage == "tasks" or scopes & {e.scope, e.scope.split(" / ")[0]}],
+        "others": [(other, row) for other in numbers.others(manifest) for row in other.arms if row.name == arm["name"]],
+        "proofs": [plain(proof) for proof in numbers.proofs(manifest)],
+        "reasoning": _REASONING[manifest["recipe"].get("completion", {}).get("reasoning", "keep")],
         "gates": [gate for gate in manifest["gates"] if gate["scope"] == arm["name"]],
         "columns": TRAINING_ROWS,
         "command": portable(manifest["command"]),

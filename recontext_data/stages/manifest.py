@@ -15,7 +15,7 @@ from recontext_data.stages.export import Exported
 from recontext_data.stages.prepared import Prepared
 from recontext_data.stages.recontextualize import ArmPlan
 from recontext_data.stages.sample import Outcome
-from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT, by_position, label_counts
+from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT, by_position, judge_labels, label_counts
 from recontext_data.store.files import replace_file
 from recontext_data.store.run_folder import RunFolder
 
@@ -56,8 +56,10 @@ def manifest(
         },
         "tasks": len(build.tasks.tasks),
         "rates": counts,
-        "position": by_position(judged, build.by_id, misbehaviour=environment.misbehaviour),
-        "arms": [_arm_facts(build, arm, *exported[arm.name]) for arm in build.arms],
+        "position": by_position(
+            judged.filter(judged["judge"] == recipe.outcome_judge.name), build.by_id, misbehaviour=environment.misbehaviour
+        ),
+        "arms": [_arm_facts(build, arm, *exported[arm.name], judged=judged) for arm in build.arms],
         "gates": [gate for done, _ in exported.values() for gate in done.gates],
         **_bill(outcome, purse),
         "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT],
@@ -83,7 +85,11 @@ def _bill(outcome: Outcome, purse: Purse) -> dict[str, Any]:
     }
 
 
-def _arm_facts(build: Prepared, arm: ArmPlan, done: Exported, kept: "pl.DataFrame") -> dict[str, Any]:
+def _arm_facts(
+    build: Prepared, arm: ArmPlan, done: Exported, kept: "pl.DataFrame", *, judged: "pl.DataFrame"
+) -> dict[str, Any]:
+    words = judged.join(kept.select("candidate_id"), on="candidate_id", how="semi")
+    labels = judge_labels(build.recipe)
     return {
         "name": arm.name,
         "kind": arm.kind,
@@ -92,6 +98,7 @@ def _arm_facts(build: Prepared, arm: ArmPlan, done: Exported, kept: "pl.DataFram
         "rows": done.rows,
         "labels": label_counts(kept, build.recipe.environment.labels),
         "select": build.recipe.select.keep,
+        "judges": {name: label_counts(words.filter(words["judge"] == name), known) for name, known in labels.items()},
     }
 
 

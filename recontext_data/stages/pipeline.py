@@ -1,6 +1,6 @@
 """The build as one list of stages, each a function from tables to tables:
 
-    tasks -> sample -> judge -> select -> recontextualize -> export -> manifest, report
+    tasks -> proof -> sample -> judge -> select -> completion -> recontextualize -> export -> manifest, report
 
 `prepared.prepare` spends nothing and writes nothing; `run` does the rest.
 """
@@ -23,6 +23,7 @@ from recontext_data.policies.openai_http import read_key
 from recontext_data.records import Task
 from recontext_data.stages import sample
 from recontext_data.stages.buying import Purse, buy
+from recontext_data.stages.completing import Rewriting, complete, rewriting
 from recontext_data.stages.diagnostics import agreement_facts, judge_facts, selection_facts
 from recontext_data.stages.export import Exported, export
 from recontext_data.stages.given import keep_all, with_given
@@ -30,10 +31,11 @@ from recontext_data.stages.judge import judge
 from recontext_data.stages.manifest import as_found, finish, manifest
 from recontext_data.stages.prepared import PAID, Prepared, plan, price
 from recontext_data.stages.prompts import check_template
+from recontext_data.stages.proof import prove
 from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select, with_labels, with_outcome
-from recontext_data.stages.summary import rates
+from recontext_data.stages.summary import judge_labels, rates
 from recontext_data.store.replies import ReplyStore
 from recontext_data.store.run_folder import RunFolder, taken_back
 
@@ -99,6 +101,9 @@ def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tup
 def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Screen", command: str) -> dict[str, Any]:
     """Samples what is missing, judges, selects, recontextualizes and exports; returns the manifest."""
     clock = Clock()
+    rewriter = rewriting(build.recipe, store=store, screen=screen)
+    with clock.stage("proof"):
+        proofs = prove(build.recipe.judges, build.recipe.environment, build.tasks.tasks)
     with clock.stage("sample"):
         outcome, purse = _sample(build, store=store, screen=screen)
     folder.begin()
@@ -109,19 +114,26 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     folder.write_table("judgements", judgements)
     judged = outcome.candidates.join(judgements, on="candidate_id", how="left", maintain_order="left")
     order = [*build.recipe.contexts, NONE]
-    outcome_words = judged.filter(judged["judge"] == build.recipe.outcome_judge.name)
-    counts = sorted(rates(outcome_words, labels=build.recipe.environment.labels), key=lambda row: order.index(row["context"]))
+    counts = sorted(rates(judged, labels=judge_labels(build.recipe)), key=lambda row: order.index(row["context"]))
     words = judge_facts(judged, build.recipe.judges)
     _check_invalid(build, words)
     with clock.stage("arms"):
-        done = _arms_stage(build, judged, folder=folder, screen=screen)
+        if rewriter:
+            rewriter.spend_after(purse)
+        done = _arms_stage(build, judged, folder=folder, screen=screen, rewriter=rewriter)
     folder.write_table("selection", done.selection)
-    facts = manifest(build, outcome=outcome, judged=outcome_words, counts=counts, exported=done.exported, purse=purse)
+    facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=done.exported, purse=purse)
     facts |= {"judges": words, "agreement": agreement_facts(judged, build.recipe.judges)}
     facts["arms"] = [arm | {"selection": done.shifts[arm["name"]]} for arm in facts["arms"]]
     read = [build.tasks.entry, *(given.entry for given in build.given.values())]
     ledger = [*read, *outcome.entries, *judge_entries, *done.entries]
-    facts |= {"ledger": [entry.as_json() for entry in ledger], "command": command, "timings_seconds": dict(clock.seconds)}
+    facts |= {
+        "ledger": [entry.as_json() for entry in ledger],
+        "proof": proofs,
+        "command": command,
+        "timings_seconds": dict(clock.seconds),
+        **({"rewriting": rewriter.facts} if rewriter else {}),
+    }
     return finish(build, facts, exported=done.exported, folder=folder)
 
 
@@ -207,7 +219,9 @@ def _check_invalid(build: Prepared, words: list[dict[str, Any]]) -> None:
             )
 
 
-def _arms_stage(build: Prepared, judged: "pl.DataFrame", *, folder: RunFolder, screen: "Screen") -> "ArmsDone":
+def _arms_stage(
+    build: Prepared, judged: "pl.DataFrame", *, folder: RunFolder, screen: "Screen", rewriter: Rewriting | None
+) -> "ArmsDone":
     """Select, recontextualize and export, arm by arm; all arms are there at once or none is."""
     import polars as pl
 
@@ -228,9 +242,10 @@ def _arms_stage(build: Prepared, judged: "pl.DataFrame", *, folder: RunFolder, s
                 pool = scored.filter(pl.col("generation_context") == arm.generation)
                 table, selected = select(pool, config=build.recipe.select, arm=arm.name)
             kept = pool.join(table.filter("kept").select("candidate_id"), on="candidate_id", how="semi", maintain_order="left")
+            kept, worked = complete(kept, config=build.recipe.completion, arm=arm.name, tasks=build.by_id, rewriter=rewriter)
             rows = training_rows(kept, arm=arm, tasks=build.by_id, judgements=words, fingerprint=build.fingerprint)
             done = export(rows, staging / arm.name, arm=arm, tasks=build.by_id, config=build.recipe.export)
-            entries += [selected, done.entry]
+            entries += [selected, *worked, done.entry]
             tables.append(table)
             shifts[arm.name] = selection_facts(pool, table, per_task=build.recipe.select.per_task)
             exported[arm.name] = (done, kept)
