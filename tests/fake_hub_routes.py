@@ -113,7 +113,7 @@ async def create_repo(request: web.Request) -> web.Response:
     owner = wanted.get("organization") or user.name
     kind, name = wanted.get("type") or "model", f"{owner}/{wanted['name']}"
     if not user.writes or owner not in (user.name, *user.orgs):
-        raise refused(403, f"You don't have the rights to create a {kind} under the namespace \"{owner}\"")
+        raise refused(403, f'You don\'t have the rights to create a {kind} under the namespace "{owner}"')
     url = f"{state.url}/{'datasets/' if kind == 'dataset' else ''}{name}"
     if (kind, name) in state.repos:
         return web.json_response({"error": "You already created this repo", "url": url}, status=409)
@@ -149,7 +149,14 @@ async def repo_info(request: web.Request) -> web.Response:
     siblings = [{"rfilename": path} for path in found.files]
     return web.json_response(
         {"id": repo.name, "author": repo.name.split("/")[0], "sha": found.oid, "private": repo.private, "gated": False}
-        | {"disabled": False, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings, "createdAt": "2026-11-21T00:00:00.000Z"}
+        | {
+            "disabled": False,
+            "tags": [],
+            "downloads": 0,
+            "likes": 0,
+            "siblings": siblings,
+            "createdAt": "2026-11-21T00:00:00.000Z",
+        }
     )
 
 
@@ -331,7 +338,9 @@ async def commit(request: web.Request) -> web.Response:
     if errors := header_errors((state.objects / files["README.md"].sha256).read_text()) if "README.md" in files else []:
         raise refused(400, errors[0])
     made = repo.commit(header["summary"], header["description"], files)
-    return web.json_response({"commitUrl": f"{state.url}/{repo.name}/commit/{made.oid}", "commitOid": made.oid, "success": True})
+    return web.json_response(
+        {"commitUrl": f"{state.url}/{repo.name}/commit/{made.oid}", "commitOid": made.oid, "success": True}
+    )
 
 
 def apply(state: State, files: dict[str, File], key: str, value: Any) -> None:
@@ -362,7 +371,11 @@ async def resolve(request: web.Request) -> web.StreamResponse:
     etag = file.sha256 if file.lfs else file.git_oid
     headers = {"X-Repo-Commit": found.oid, "Accept-Ranges": "bytes", "ETag": f'"{etag}"'}
     if file.lfs:
-        headers |= {"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(file.size), "Location": f"{state.storage_url}/_cdn/{file.sha256}"}
+        headers |= {
+            "X-Linked-Etag": f'"{etag}"',
+            "X-Linked-Size": str(file.size),
+            "Location": f"{state.storage_url}/_cdn/{file.sha256}",
+        }
         return web.Response(status=302, headers=headers)
     content = (state.objects / file.sha256).read_bytes()
     assert git_blob(content) == file.git_oid
