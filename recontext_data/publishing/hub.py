@@ -102,6 +102,8 @@ class _Publication:
         remote = self._found()
         items = source.items(remote)
         _check(items, self.secrets)
+        if remote is None:
+            remote = self._made(items)
         change = Change([item for item in items if not remote.has(item)], source.stale(remote))
         self._check_tag(remote, change)
         revision = self._commit(remote, change) if change else remote.head
@@ -112,21 +114,33 @@ class _Publication:
         said = "published" if change else "unchanged, no commit"
         print(f"{said}  {self.repository.url}  revision {revision[:12]}{f'  tag {tag}' if tag else ''}")
 
-    def _found(self) -> Remote:
-        """The repository, made if it is not there."""
+    def _found(self) -> Remote | None:
+        """The repository, if it is there and may be published in."""
         remote, option = self.repository.look(), f"{self.source.option}={self.source.name}"
-        if remote is None:
-            if not self.options.create:
-                raise RecipeError(f"{option}: there is no such repository, or the token may not see it; create=true makes it")
-            self.repository.create(private=self.options.private is not False)
-            remote = self.repository.look()
-            if remote is None:
-                raise RecipeError(f"{option}: is there and this token may not see it; use its owner's token or another name")
-        if not remote.private and self.options.private is not False:
+        if remote is None and not self.options.create:
+            raise RecipeError(f"{option}: there is no such repository, or the token may not see it; create=true makes it")
+        if remote is not None and not remote.private and self.options.private is not False:
             raise RecipeError(f"{option}: is public; write private=false to publish there, or make it private on the Hub first")
-        if remote.private and self.options.private is False:
+        if remote is not None and remote.private and self.options.private is False:
             self.screen.warn(f"{option}: is private and stays so; make it public on the Hub")
         return remote
+
+    def _made(self, items: Sequence[Item]) -> Remote:
+        """A new repository, made once its card is known to be taken."""
+        self._check_card(items)
+        self.repository.create(private=self.options.private is not False)
+        remote = self.repository.look()
+        if remote is None:
+            raise RecipeError(
+                f"{self.source.option}={self.source.name}: is there and this token may not see it; "
+                "use its owner's token or another name"
+            )
+        return remote
+
+    def _check_card(self, items: Sequence[Item]) -> None:
+        for item in items:
+            if item.path == "README.md":
+                self.repository.check_card(item)
 
     def _check_tag(self, remote: Remote, change: Change) -> None:
         tag = self.options.tag
@@ -136,9 +150,7 @@ class _Publication:
 
     def _commit(self, remote: Remote, change: Change) -> str:
         title, description = self.source.message(remote, change)
-        for item in change.add:
-            if item.path == "README.md":
-                self.repository.check_card(item)
+        self._check_card(change.add)
         try:
             with self.screen.stage(f"upload {_bytes(change.add)}", len(change.add), unit="files") as tracker:
                 return self.repository.commit(change, parent=remote.head, words=(title, description), tracker=tracker)
