@@ -11,7 +11,7 @@ in fake_hub_state.py and fake_hub_routes.py.
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 
 from aiohttp import web
 
-from tests.fake_hub_routes import Handler, routes
+from tests.fake_hub_routes import STATE, Handler, routes
 from tests.fake_hub_state import Repo, State, User
 
 TOKEN = "hf_annWritesHerOwnRepositories00000000"
@@ -33,12 +33,15 @@ class Fault:
 
     method: str
     path: str
-    mode: Literal["before", "after", "drop", "half", "hang"] = "before"
-    """Answered with `status` before or after it was done; dropped before it was done; its body cut; or never answered."""
+    mode: Literal["before", "after", "drop", "half", "hang", "pass"] = "before"
+    """Answered with `status` before or after it was done; dropped before it was done; its body cut; never answered; or
+    answered as ever, for the sake of `action`."""
     status: int = 500
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
     times: int = 1
+    action: Callable[[], object] | None = None
+    """Done before anything else."""
     skip: int = 0
     """Matching requests that are let through first."""
     hit: threading.Event = field(default_factory=threading.Event)
@@ -109,7 +112,7 @@ class FakeHub:
 
     async def _start(self) -> None:
         app = web.Application(middlewares=[self._misbehaving], client_max_size=2**30)
-        app["state"] = self.state
+        app[STATE] = self.state
         app.add_routes(routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -125,7 +128,11 @@ class FakeHub:
         fault = self._fault(request)
         if fault is None:
             return await handler(request)
+        if fault.action is not None:
+            fault.action()
         fault.hit.set()
+        if fault.mode == "pass":
+            return await handler(request)
         if fault.mode == "hang":
             await asyncio.sleep(3600)
         if fault.mode == "half":

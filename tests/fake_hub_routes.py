@@ -14,6 +14,7 @@ from tests.fake_hub_state import Commit, File, Repo, State, User, git_blob, tree
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+STATE = web.AppKey("state", State)
 LICENCES = {"mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "odc-by", "unknown", "other", "llama3"}
 LARGE = (".parquet", ".safetensors", ".arrow", ".bin", ".zip")
 
@@ -70,8 +71,7 @@ def user_of(request: web.Request) -> User | None:
 
 def state_of(request: web.Request) -> State:
     """The server's state."""
-    state: State = request.app["state"]
-    return state
+    return request.app[STATE]
 
 
 def repo_of(request: web.Request, *, write: bool = False) -> Repo:
