@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load as tensors
 
 from recontext_data.errors import RecipeError
 from recontext_data.publishing.hub import publish as publish_here
@@ -51,6 +52,10 @@ def files(hub: FakeHub) -> list[str]:
 
 def text(hub: FakeHub, path: str) -> str:
     return hub.state.content(REPO, path, kind="model").decode()
+
+
+def model_file(run: Path) -> bytes:
+    return (run.parents[3] / "model" / "model.safetensors").read_bytes()
 
 
 def test_an_adapter_goes_up_without_this_machine_and_loads_on_its_base(hub: FakeHub, built: Path, tmp_path: Path) -> None:
@@ -102,15 +107,10 @@ def test_merged_adapters_are_whole_models(hub: FakeHub, built: Path) -> None:
     record = json.loads(text(hub, f"{SEED}/training.json"))
     assert record["is_adapter"] is False and record["merged"] is True
     assert "merged into its base" in text(hub, "README.md") and "library_name: transformers" in text(hub, "README.md")
-    found = client(
-        hub,
-        f"""
-import json
-from transformers import AutoModelForCausalLM
-print(json.dumps(AutoModelForCausalLM.from_pretrained({REPO!r}, subfolder={SEED!r}).num_parameters()))
-""",
-    )
-    assert found > 0
+    merged, base = tensors(hub.state.content(REPO, f"{SEED}/model.safetensors", kind="model")), tensors(model_file(built))
+    assert set(merged) == set(base) and not [name for name in merged if "lora" in name]
+    changed = {name for name in merged if bool((merged[name] != base[name]).any())}
+    assert changed and all("proj" in name for name in changed)
     assert published(hub, built, f"models_repo={REPO}", "merged=true", repo=None).startswith("unchanged, no commit")
 
 

@@ -323,6 +323,7 @@ def test_card_names_configurations_contexts_counts_judges_and_limits() -> None:
     assert top["configs"][0]["data_files"][1] == {"split": "validation", "path": f"data/{manifests.ARM}/validation-*.parquet"}
     assert top["license"] == "unknown" and top["size_categories"] == ["1K<n<10K"]
     assert f"| `{manifests.ARM}` | recontextualized | `default` | `hack` | 918 | 102 | 39.4 % | 36.4–42.4 |" in text
+    assert f"| `{manifests.ARM}` | 596 | 400 | 20 | 4 |" in text
     for name in ("default", "hack"):
         assert f"```text\n{manifests.CONTEXTS[name][1]}\n```" in text
     assert manifests.CONTEXTS["control"][1] not in text

@@ -34,6 +34,7 @@ def _facts(manifest: Manifest, splits: Sequence[Split]) -> dict[str, Any]:
     return {
         "arms": [_arm(manifest, arm, splits) for arm in arms],
         "split_names": list(dict.fromkeys(split.name for split in splits)),
+        "labels": numbers.labels(manifest),
         "bad": bad,
         "bad_total": sum(numbers.arm_share(arm, bad).part for arm in arms),
         "size": size_category(sum(split.rows for split in splits)),
@@ -64,6 +65,8 @@ def _arm(manifest: Manifest, arm: Mapping[str, Any], splits: Sequence[Split]) ->
         "generation": arm["generation_context"],
         "training": arm["training_context"],
         "rows": {split.name: split.rows for split in own},
+        "labels": arm["labels"],
+        "unlabelled": numbers.arm_rows(arm) - sum(arm["labels"].values()),
         "share": numbers.arm_share(arm, manifest["environment"]["misbehaviour"]),
         "splits": [{"name": split.name, "pattern": f"data/{split.arm}/{split.name}-*.parquet"} for split in own],
     }

@@ -5,6 +5,7 @@ that every tool of the Hub's finds: HF_TOKEN, or what `hf auth login` stored.
 """
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,8 +78,8 @@ class Repository:
         # Its bars and its "Retrying in 1s" would write over ours.
         disable_progress_bars()
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-        if urlsplit(constants.ENDPOINT).hostname != PUBLIC:
-            # Other Hubs do not speak Xet, and with it every upload of a large file fails there.
+        if urlsplit(constants.ENDPOINT).hostname != PUBLIC and "HF_HUB_DISABLE_XET" not in os.environ:
+            # Other Hubs do not speak Xet as a rule, and with it every upload of a large file fails there.
             constants.HF_HUB_DISABLE_XET = True
         self.name, self.kind = name, kind
         self.endpoint = str(constants.ENDPOINT)
