@@ -2,8 +2,8 @@
 
 Three arms of two splits of 100,000 rows each (or as many as are asked for) in tests/fake_hub.py, which checks the SHA-256
 of every file and the parent of every commit. Printed beside what must hold: what `load_dataset` gives back has the
-fingerprint of what was sent, the second push makes no commit and uploads nothing, and the memory of the verb does not grow
-with the rows. Takes about two minutes.
+fingerprint of what was sent, and the second push makes no commit and uploads nothing. Peak memory of sending does not grow
+with the rows; that of reading back is what `datasets` needs for a shard. Takes about two minutes.
 """
 
 import hashlib

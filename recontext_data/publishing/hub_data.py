@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 GROUP_ROWS = 5_000
 """Rows of one Parquet row group: what a reader holds at least."""
-SHARD_BYTES = 400_000_000
-"""Of values in memory; a shard is closed at the first row group that reaches it."""
-
+SHARD_BYTES = 100_000_000
+"""Of values in memory; a shard is closed at the first row group that reaches it. `datasets` holds a shard while it reads it."""
 WHOLE = 1 << 40
 """Batches as they lie in the file: a slice would be looked through with all of the batch that it was cut from."""
 

@@ -6,6 +6,7 @@ that every tool of the Hub's finds: HF_TOKEN, or what `hf auth login` stored.
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -121,8 +122,6 @@ class Repository:
 
     def _read(self, path: str, *, revision: str) -> bytes:
         """A small file, past every cache."""
-        import tempfile
-
         with self._guarded(), tempfile.TemporaryDirectory() as folder:
             found = self._api.hf_hub_download(
                 self.name, path, repo_type=self.kind, revision=revision, cache_dir=folder, force_download=True
