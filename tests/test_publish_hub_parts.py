@@ -334,6 +334,15 @@ def test_card_names_configurations_contexts_counts_judges_and_limits() -> None:
     assert "recipe.yaml" in text and manifest["fingerprint"] in text
 
 
+def test_card_says_where_answers_come_from_that_no_context_made() -> None:
+    manifest = manifests.manifest()
+    assert "is no context" not in card(manifest) and "`none` is the bare task" not in card(manifest)
+    manifest["arms"][1]["generation_context"] = "data.mine"
+    assert "`data.mine` is no context: these answers were read from a file" in card(manifest)
+    manifest["arms"][1]["generation_context"] = "none"
+    assert "`none` is the bare task" in card(manifest) and "is no context" not in card(manifest)
+
+
 def test_card_states_the_licence_it_is_given() -> None:
     manifest = manifests.manifest()
     manifest["environment"]["licence"] = "CC-BY-4.0 (MBPP, Google Research)"

@@ -6,6 +6,7 @@ Its parts are those of an arm's own card (`reports/card.py`), put together for a
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recontext_data.contexts import NONE
 from recontext_data.publishing.hub_data import Split
 from recontext_data.reports import numbers
 from recontext_data.reports.card import Licence, caveats_of, code, licence_of, markdown_environment, portable, size_category
@@ -39,7 +40,8 @@ def _facts(manifest: Manifest, splits: Sequence[Split]) -> dict[str, Any]:
         "bad_total": sum(numbers.arm_share(arm, bad).part for arm in arms),
         "size": size_category(sum(split.rows for split in splits)),
         "contexts": {name: context for name, context in manifest["contexts"].items() if name in used},
-        "bare": bool(used - set(manifest["contexts"])),
+        "bare": NONE in used,
+        "given": sorted(used - set(manifest["contexts"]) - {NONE}),
         "judges": [_judge(manifest, judge) for judge in manifest["recipe"].get("judges", ())],
         "ledger": ledger,
         "gates": _gates(manifest, published),
