@@ -20,6 +20,7 @@ VERBS = {
     "build": "sample, judge, select, recontextualize, export: from a recipe to datasets",
     "train": "fine-tune the policy on each arm, for each seed, with TRL",
     "evaluate": "measure every trained model under every context",
+    "publish": "take the datasets to a hub, a fine-tuning API, or files that trainers read",
     "replies": "what was sampled and is stored: count, check, find, prune",
     "power": "what an evaluation can see: from rates, tasks and seeds to the smallest visible effect",
 }
