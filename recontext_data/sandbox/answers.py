@@ -43,7 +43,7 @@ def outcome(job: Job, head: dict[str, Any], output: bytes) -> Outcome:
             return Outcome(status="garbled", results=(), detail="the code wrote into its result channel")
         if len(results) > len(job.calls):
             return Outcome(status="garbled", results=(), detail="more results than calls")
-    if len(results) == len(job.calls):
+    if len(results) == len(job.calls) and head["status"] == "done":
         return Outcome(status="ok", results=results)
     return Outcome(status=status, results=results, detail=head["detail"])
 

@@ -20,6 +20,14 @@ MEMORY = "2g"
 """Of a container. A job's own limit is below it and held by the worker; this one is the kernel's."""
 NUM_PIDS = 80
 STOP_SECONDS = 20.0
+OPTIONS = f"""
+    --rm --interactive --pull never --entrypoint python3 --workdir /tmp
+    --network none --ipc private --read-only --tmpfs /tmp:rw,size=32m,mode=1777 --shm-size 64k
+    --user 65534:65534 --cap-drop ALL --security-opt no-new-privileges
+    --memory {MEMORY} --memory-swap {MEMORY} --pids-limit {NUM_PIDS}
+    --ulimit core=0:0 --ulimit nofile=256:256 --ulimit nproc=4096:4096
+    --env HOME=/tmp --env LANG=C.UTF-8 --env PYTHONHASHSEED=0
+"""
 
 
 class Container:
@@ -53,22 +61,7 @@ class Container:
 
     def command(self, name: str, *, single: bool) -> list[str]:
         """The command line: what is inside and what is not."""
-        command = [find_engine(self.name), "run", "--name", name, "--rm", "--interactive", "--pull", "never"]
-        command += ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-        command += ["--pids-limit", str(NUM_PIDS), "--memory", MEMORY, "--memory-swap", MEMORY, "--ulimit", "nofile=256:256"]
-        command += [
-            "--ulimit",
-            "core=0:0",
-            "--ipc",
-            "private",
-            "--user",
-            "65534:65534",
-            "--tmpfs",
-            "/tmp:rw,size=32m,mode=1777",
-        ]
-        command += ["--shm-size", "64k", "--workdir", "/tmp", "--entrypoint", "python3"]
-        for variable, text in {"HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}.items():
-            command += ["--env", f"{variable}={text}"]
+        command = [find_engine(self.name), "run", "--name", name, *OPTIONS.split()]
         for inside, outside in FILES.items():
             command += ["--volume", f"{outside}:{inside}:ro"]
         image = ["--rootfs", self.image] if os.path.isabs(self.image) else [self.image]

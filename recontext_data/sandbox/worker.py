@@ -57,7 +57,7 @@ def main(*, single: bool) -> None:
     # Who shares the user and the pid namespace with this process may not look into it.
     _call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
     sys.path.remove(os.path.dirname(os.path.abspath(__file__)))  # after `values` was imported: jobs import the library only
-    for name in WARM.split():
+    for name in () if single else WARM.split():
         __import__(name)
     seccomp.program()  # kept from here on
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
