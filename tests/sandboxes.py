@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,15 +57,23 @@ def readable_python() -> str:
     pytest.skip("no Python 3.11 that an ordinary user may start")
 
 
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can read; pytest's own are closed, and the checkout may lie in one that is."""
+    with tempfile.TemporaryDirectory(prefix="recontext-") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
 def readable_copy(folder: Path) -> Path:
-    """The sandbox and the forging suite in a folder that every user can read: the checkout may lie in a closed one."""
+    """The sandbox and the forging suite, copied there."""
     names = ["recontext_data/__init__.py", "recontext_data/errors.py", "recontext_data/values.py", "tests/__init__.py"]
     for room in ("recontext_data/sandbox", "tests/forging"):
         names += [f"{room}/{path.name}" for path in (ROOT / room).glob("*.py")]
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
-    for path in (*folder.rglob("*"), folder, *folder.parents[:2]):  # pytest's own folders are closed
+    for path in folder.rglob("*"):
         path.chmod(0o755)
     return folder
 

@@ -11,20 +11,21 @@ from typing import Any
 import pytest
 
 from tests.forging import PROGRAMS
-from tests.sandboxes import check, finish, readable_copy, readable_python, start
+from tests.sandboxes import check, finish, open_folder, readable_copy, readable_python, start
 
 USERS = ("root", "ordinary")
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, Any]]]:
+def reports() -> dict[str, dict[str, dict[str, Any]]]:
     """By user, then by program. Both users run at the same time."""
-    copy = readable_copy(tmp_path_factory.mktemp("suite"))
     drive = ["-B", "-m", "tests.forging.drive", "bubblewrap"]
-    processes = {"ordinary": start(copy, [readable_python(), *drive], "ordinary")}
-    if os.getuid() == 0:
-        processes["root"] = start(copy, [sys.executable, *drive], "root")
-    return {user: finish(process) for user, process in processes.items()}
+    with open_folder() as folder:
+        copy = readable_copy(folder)
+        processes = {"ordinary": start(copy, [readable_python(), *drive], "ordinary")}
+        if os.getuid() == 0:
+            processes["root"] = start(copy, [sys.executable, *drive], "root")
+        return {user: finish(process) for user, process in processes.items()}
 
 
 def report(reports: dict[str, dict[str, dict[str, Any]]], user: str, name: str) -> dict[str, Any]:

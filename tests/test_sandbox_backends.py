@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -13,7 +14,7 @@ import pytest
 from recontext_data.errors import SandboxMissing
 from recontext_data.sandbox import Call, Job, container, open_sandbox
 from recontext_data.sandbox.workers import FILES, WORKER, WorkerSandbox
-from tests.sandboxes import check, finish, readable_copy, readable_python, sandbox_or_skip, start
+from tests.sandboxes import check, finish, open_folder, readable_copy, readable_python, sandbox_or_skip, start
 
 CORNERS = (
     *("always_equal", "patched_worker", "every_descriptor", "worker_answer", "exit_zero", "thread", "kill_parent"),
@@ -34,8 +35,9 @@ def python_of(user: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return readable_copy(tmp_path_factory.mktemp("suite"))
+def copy() -> Iterator[Path]:
+    with open_folder() as folder:
+        yield readable_copy(folder)
 
 
 def test_a_bubblewrap_per_job_holds_against_the_forging_suite_as_every_user(copy: Path) -> None:
@@ -55,17 +57,16 @@ with open_sandbox(num_workers=2) as sandbox:
 """
 
 
-def test_where_a_worker_may_not_make_namespaces_each_job_gets_a_bubblewrap(copy: Path, tmp_path: Path) -> None:
+def test_where_a_worker_may_not_make_namespaces_each_job_gets_a_bubblewrap(copy: Path) -> None:
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         pytest.skip("needs bubblewrap")
-    stub = tmp_path / "bwrap"
-    stub.write_text(
-        f'#!/bin/sh\nexec {bwrap} --disable-userns "$@"\n'
-    )  # which needs a user namespace: an ordinary user's has one
-    for path in (stub, tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    command = ["env", f"PATH={tmp_path}:{os.environ['PATH']}", python_of("ordinary"), "-B", "-c", TELL]
+    stub = copy / "bin" / "bwrap"
+    stub.parent.mkdir()
+    # It needs a user namespace, which an ordinary user's bubblewrap has and root's has not.
+    stub.write_text(f'#!/bin/sh\nexec {bwrap} --disable-userns "$@"\n')
+    stub.chmod(0o755)
+    command = ["env", f"PATH={stub.parent}:{os.environ['PATH']}", python_of("ordinary"), "-B", "-c", TELL]
     out, err = start(copy, command, "ordinary").communicate(timeout=60)
     if "Unknown option --disable-userns" in err:
         pytest.skip("this bubblewrap is older than 0.8")
@@ -100,7 +101,7 @@ sys.path.insert(0, {root!r})
 arguments = sys.argv[1:]
 with open({log!r}, "a") as log:
     log.write(" ".join(arguments) + chr(10))
-if arguments[0] == "rm":
+if arguments[0] == "kill":
     sys.exit(0)
 from recontext_data.sandbox import bubblewrap
 end = arguments.index({image!r})
@@ -140,11 +141,15 @@ def test_without_bubblewrap_the_worker_runs_in_a_container_one_per_job_where_it_
         assert sandbox.single, "the stand-in refuses namespaces, as docker does"
         [outcome] = sandbox.run([Job(source="while True: pass", calls=[Call.of("f")], timeout_seconds=0.5)])
         assert outcome.status == "timeout"
+        worker = sandbox.launcher.start(single=True, stderr=subprocess.DEVNULL)
+        assert worker.stdout is not None and worker.stdout.read(4)  # it is up
+        os.kill(worker.pid, signal.SIGSTOP)
+        sandbox.launcher.stop(worker)
+        assert worker.wait(5) != 0
     lines = stand_in.read_text().splitlines()
     started = [line.split()[2] for line in lines if line.startswith("run --name ")]
-    removed = [line.split()[2] for line in lines if line.startswith("rm --force ")]
-    assert len(started) == len(set(started)) == 1 + 1 + len(SQUARES) + 1  # refused, trial, jobs
-    assert sorted(started) == sorted(removed)
+    assert len(started) == len(set(started)) == 1 + 1 + len(SQUARES) + 1 + 1  # refused, trial, jobs, stopped
+    assert [line for line in lines if line.startswith("kill ")] == [f"kill {started[-1]}"], "the others ended by themselves"
 
 
 def test_what_docker_is_told(stand_in: Path) -> None:
@@ -177,25 +182,25 @@ def test_an_engine_that_does_not_answer_says_what_to_do(monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def podman() -> Iterator[dict[str, str]]:
     """The environment in which podman runs containers here, from a root folder made of this machine's own Python."""
     if shutil.which("podman") is None or shutil.which("ldd") is None:
         pytest.skip("needs podman")
-    folder = root_folder(tmp_path_factory.mktemp("image"))
-    config = folder.parent / "containers.conf"
-    reason = ""
-    for text in ("", '[engine]\nruntime = "runc"\n'):
-        config.write_text(text)
-        environment = {"CONTAINERS_CONF": str(config), "RECONTEXT_SANDBOX_IMAGE": str(folder)} if text else {}
-        environment["RECONTEXT_SANDBOX_IMAGE"] = str(folder)
-        done = subprocess.run(
-            ["podman", "run", *container.OPTIONS.split(), "--rootfs", str(folder), "-c", "print(1)"],
-            capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=60,
-        )  # fmt: skip
-        if done.returncode == 0:
-            yield environment
-            return
-        reason = done.stderr.strip().splitlines()[-1]
+    with open_folder() as parent:
+        folder = root_folder(parent / "image")
+        config = parent / "containers.conf"
+        reason = ""
+        for text in ("", '[engine]\nruntime = "runc"\n'):
+            config.write_text(text)
+            environment = {"RECONTEXT_SANDBOX_IMAGE": str(folder), **({"CONTAINERS_CONF": str(config)} if text else {})}
+            done = subprocess.run(
+                ["podman", "run", *container.OPTIONS.split(), "--rootfs", str(folder), "-c", "print(1)"],
+                capture_output=True, text=True, check=False, env={**os.environ, **environment}, timeout=60,
+            )  # fmt: skip
+            if done.returncode == 0:
+                yield environment
+                return
+            reason = done.stderr.strip().splitlines()[-1]
     pytest.skip(f"podman cannot run a container here: {reason}")
 
 
@@ -203,9 +208,9 @@ def root_folder(folder: Path) -> Path:
     """This Python, its library and the shared objects that they need."""
     python = Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
     library = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
-    folder.chmod(0o755)
     for name in ("proc", "dev", "sys", "tmp", "job", "etc", "run", "lib64", "lib", "usr/local/bin", "usr/local/lib"):
         (folder / name).mkdir(parents=True)
+    (folder / "tmp").chmod(0o1777)  # podman gives its own /tmp the same mode
     shutil.copyfile(python, folder / "usr/local/bin/python3")
     (folder / "usr/local/bin/python3").chmod(0o755)
     unneeded = shutil.ignore_patterns(

@@ -4,6 +4,7 @@ Use it through `recontext_data.sandbox.open_sandbox(backend="docker")`. The imag
 nothing else; it is never fetched by this package.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ MEMORY = "2g"
 """Of a container. A job's own limit is below it and held by the worker; this one is the kernel's."""
 NUM_PIDS = 80
 STOP_SECONDS = 20.0
+PATIENCE_SECONDS = 2.0
 OPTIONS = f"""
     --rm --interactive --pull never --entrypoint python3 --workdir /tmp
     --network none --ipc private --read-only --tmpfs /tmp:rw,size=32m,mode=1777 --shm-size 64k
@@ -70,10 +72,16 @@ class Container:
     def stop(self, process: "subprocess.Popen[bytes]") -> None:
         """Ends the container; ending the client alone would leave it running."""
         name = self._names.pop(process.pid, None)
-        if name is not None:
-            subprocess.run(
-                [find_engine(self.name), "rm", "--force", name], capture_output=True, check=False, timeout=STOP_SECONDS
-            )
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()  # a worker that is well ends by itself
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE_SECONDS)
+        if process.poll() is None and name is not None:
+            # `--rm` then removes it. `rm --force` would do both, but podman's first asks politely for ten seconds.
+            subprocess.run([find_engine(self.name), "kill", name], capture_output=True, check=False, timeout=STOP_SECONDS)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PATIENCE_SECONDS)
         process.kill()
 
 

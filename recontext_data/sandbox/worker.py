@@ -110,9 +110,11 @@ def _keep(job: dict[str, Any], *, single: bool) -> tuple[dict[str, Any], bytes]:
             _unshare()
         results, result_fd = os.pipe()
         prints, print_fd = os.pipe()
+        null = os.open("/dev/null", os.O_RDWR)
+        streams = (null, null) if job["stdin"] is None else (_file_of(job["stdin"]), print_fd)
         child = os.fork()
         if child == 0:
-            _child(job, result_fd, print_fd, single=single)  # never returns
+            _child(job, (*streams, null, result_fd), single=single)  # never returns
         os.close(result_fd)
         os.close(print_fd)
         limits = {name: job[name] for name in ("timeout_seconds", "output_bytes")}
@@ -155,11 +157,11 @@ def _call(name: str, *arguments: object) -> None:
         raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
-def _child(job: dict[str, Any], result_fd: int, print_fd: int, *, single: bool) -> None:
+def _child(job: dict[str, Any], fds: tuple[int, ...], *, single: bool) -> None:
     """Confines itself and runs the code."""
     code = 1
     try:
-        _confine(job, result_fd, print_fd, single=single)
+        _confine(job, fds, single=single)
         code = _evaluate(job) if job["stdin"] is None else _run_program(job["source"])
     except BaseException as error:  # the code may raise anything, and must not run on as a copy of the keeper
         _tell({"source_error": type(error).__name__, "detail": _describe(error)})
@@ -170,14 +172,11 @@ def _child(job: dict[str, Any], result_fd: int, print_fd: int, *, single: bool) 
 RESULT_FD = 3
 
 
-def _confine(job: dict[str, Any], result_fd: int, print_fd: int, *, single: bool) -> None:
-    """Leaves the code its pipes, its stdin, a silent stderr, and limits that it cannot lift. Only a program has a stdout."""
+def _confine(job: dict[str, Any], fds: tuple[int, ...], *, single: bool) -> None:
+    """Leaves the code its stdin, stdout, stderr and result pipe (in that order), and limits that it cannot lift."""
     os.setsid()  # a process group reaches across pid namespaces: kill(0) would end the keeper and the worker
-    null = os.open("/dev/null", os.O_RDWR)
-    stdin = null if job["stdin"] is None else _file_of(job["stdin"])
-    stdout = null if job["stdin"] is None else print_fd
     # First above all that is needed, then down to their places: none is overwritten before it is moved.
-    moved = [os.dup2(fd, 100 + i) for i, fd in enumerate((stdin, stdout, null, result_fd))]
+    moved = [os.dup2(fd, 100 + i) for i, fd in enumerate(fds)]
     for place, fd in enumerate(moved):
         os.dup2(fd, place)
     os.closerange(RESULT_FD + 1, 1 << 16)
