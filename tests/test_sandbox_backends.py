@@ -106,8 +106,8 @@ if arguments[0] == "kill":
 from recontext_data.sandbox import bubblewrap
 end = arguments.index({image!r})
 volumes = [arguments[i + 1].split(":") for i in range(end) if arguments[i] == "--volume"]
-command = [{bwrap!r}, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--disable-userns"]
-command += ["--die-with-parent", "--as-pid-1"]
+command = [{bwrap!r}, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534"]
+command += ["--die-with-parent", "--as-pid-1", *(["--disable-userns"] if os.path.exists({log!r} + ".refuse") else [])]
 command += [*bubblewrap._mounts(), "--setenv", "PYTHONHASHSEED", "0"]
 for outside, inside, _ in volumes:
     command += ["--ro-bind", outside, inside]
@@ -126,6 +126,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     log = tmp_path / "log"
     root = str(Path(container.__file__).parents[2])
     script = STAND_IN.format(python=sys.executable, root=root, log=str(log), image="image:tag", bwrap=bwrap)
+    (tmp_path / "log.refuse").touch()
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "docker").write_text(script)
     (tmp_path / "bin" / "docker").chmod(0o755)
@@ -150,6 +151,19 @@ def test_without_bubblewrap_the_worker_runs_in_a_container_one_per_job_where_it_
     started = [line.split()[2] for line in lines if line.startswith("run --name ")]
     assert len(started) == len(set(started)) == 1 + 1 + len(SQUARES) + 1 + 1  # refused, trial, jobs, stopped
     assert [line for line in lines if line.startswith("kill ")] == [f"kill {started[-1]}"], "the others ended by themselves"
+
+
+def test_a_worker_that_is_refused_namespaces_later_runs_its_job_in_a_worker_of_its_own(stand_in: Path) -> None:
+    refuse = Path(f"{stand_in}.refuse")
+    refuse.unlink()
+    with open_sandbox(num_workers=2) as sandbox:
+        assert isinstance(sandbox, WorkerSandbox) and not sandbox.single
+        refuse.touch()
+        slow = Job(source="import time\ndef f(n):\n    time.sleep(0.5)\n    return n", calls=[Call.of("f", 7)])
+        assert [outcome.value(0) for outcome in sandbox.run([slow] * 4)] == [7] * 4
+        assert not sandbox.single
+    modes = [line.split()[-1] for line in stand_in.read_text().splitlines() if line.startswith("run ")]
+    assert modes[:2] == ["warm", "warm"] and "single" in modes
 
 
 def test_what_docker_is_told(stand_in: Path) -> None:
