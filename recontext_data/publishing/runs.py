@@ -47,7 +47,7 @@ class Run:
         return [str(arm["name"]) for arm in self.manifest["arms"]]
 
     def wanted(self, names: Sequence[str]) -> list[str]:
-        """The folders of some arms, by folder or by pair (`default -> hack`), in the recipe's order; of all where none is named.
+        """The folders of some arms, by folder or pair (`default -> hack`), in the recipe's order; of all where none is named.
 
         Raises:
             RecipeError: there is no such arm.
