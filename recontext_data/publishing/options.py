@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from recontext_data.config import Config
 from recontext_data.errors import RecipeError, did_you_mean
 from recontext_data.field_docs import field_docs
 
 C = TypeVar("C", bound=Config)
+
+SECTIONS = ("job", "server", "check", "wait")
+"""Options that stand after a dot."""
 
 
 def read_options(kind: type[C], words: Mapping[str, str]) -> C:
@@ -18,10 +22,17 @@ def read_options(kind: type[C], words: Mapping[str, str]) -> C:
     Raises:
         RecipeError: a key is unknown or a value will not do.
     """
-    for key in words:
-        if key not in kind.model_fields:
-            raise RecipeError(f"{key}: is no option here; {did_you_mean(key, kind.model_fields)}")
-    values = {key: _value(kind.model_fields[key].annotation, key, text) for key, text in words.items()}
+    fields = _fields(kind)
+    values: dict[str, Any] = {}
+    for key, text in words.items():
+        if key not in fields:
+            raise RecipeError(f"{key}: is no option here; {did_you_mean(key, fields)}")
+        section, dot, name = key.partition(".")
+        value = _value(fields[key].annotation, key, text)
+        if dot:
+            values.setdefault(section, {})[name] = value
+        else:
+            values[key] = value
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -29,11 +40,30 @@ def read_options(kind: type[C], words: Mapping[str, str]) -> C:
 
 
 def help_of(kind: type[Config]) -> dict[str, tuple[str, str]]:
-    """Every option of a target: its type and what it means."""
+    """Every option of a target: its type and what it means; those of a section after a dot."""
     from recontext_data.options import type_text
 
+    found: dict[str, tuple[str, str]] = {}
     docs = field_docs(kind)
-    return {name: (type_text(info), docs.get(name, "")) for name, info in kind.model_fields.items()}
+    for name, info in kind.model_fields.items():
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, Config):
+            found |= {f"{name}.{key}": line for key, line in help_of(section).items()}
+        else:
+            default = "" if info.is_required() or info.default in (None, [], "") else f" = {info.default}"
+            found[name] = (f"{type_text(info)}{default}", docs.get(name, ""))
+    return found
+
+
+def _fields(kind: type[Config]) -> dict[str, FieldInfo]:
+    found: dict[str, FieldInfo] = {}
+    for name, info in kind.model_fields.items():
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, Config):
+            found |= {f"{name}.{key}": inner for key, inner in section.model_fields.items()}
+        else:
+            found[name] = info
+    return found
 
 
 def _value(annotation: Any, key: str, text: str) -> Any:
@@ -64,7 +94,9 @@ def _numbers(key: str, parts: list[str]) -> list[int]:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    key, value = ".".join(map(str, first["loc"][:1])), first["input"]
+    # Of a union, pydantic names the member too; an option lies at most one dot deep.
+    deep = len(first["loc"]) > 1 and str(first["loc"][0]) in SECTIONS
+    key, value = ".".join(map(str, first["loc"][: 1 + deep])), first["input"]
     if first["type"] == "missing":
         return f"{key}: missing; write {key}=..."
     if first["type"] == "value_error":
