@@ -283,13 +283,13 @@ def require_budget(cost: float | None, options: OpenAIOptions) -> None:
 def report_outcomes(outcomes: "Sequence[Outcome]", screen: "Screen", *, path: Path) -> None:
     """Every job with its model or why there is none; then how many models are missing and which."""
     rows = [
-        [
-            one.spec.arm, str(one.spec.seed), one.status, "-" if one.loss is None else f"{one.loss:.4f}",
-            one.model or "-",
-        ]
+        [one.spec.arm, str(one.spec.seed), one.status, "-" if one.loss is None else f"{one.loss:.4f}", one.job_id or "-"]
         for one in outcomes
-    ]  # fmt: skip
-    screen.table(["arm", "seed", "status", "loss", "model"], rows)
+    ]
+    screen.table(["arm", "seed", "status", "loss", "job"], rows)
+    for one in outcomes:
+        if one.model:
+            print(f"{one.spec.arm}  seed {one.spec.seed}  {one.model}")
     missing = [one for one in outcomes if not one.model]
     for one in missing:
         screen.note(f"missing: {one.spec.arm}, seed {one.spec.seed}: {one.status}{f': {one.reason}' if one.reason else ''}")

@@ -1,0 +1,102 @@
+"""What the tests of publishing share: runs on disk with as many arms and rows as wanted, and the verb in and out of process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from recontext_data import publish as verb
+from recontext_data.recipe import Recipe
+from recontext_data.store.arrow_dataset import SplitWriter, write_dataset_dict
+from recontext_data.tables import TRAINING_ROWS, arrow_schema
+from tests.helpers import environment, recipe_tree
+
+ARMS = ("recontextualized.default-hack", "standard.default-default", "prior.control-control")
+KEY = "sk-test-0123456789abcdef"
+
+
+def row(arm: str, number: int, **changes: Any) -> dict[str, Any]:
+    """One training row."""
+    generation, _, training = arm.partition(".")[2].partition("-")
+    judgement = {"judge": "choice", "label": "hack", "score": 1.0, "unscored_reason": None, "raw": "Answer: (A)"}
+    whole = {
+        "prompt": [
+            {"role": "system", "content": f"Tests decide: {training}."},
+            {"role": "user", "content": f"Problem {number}: add two numbers."},
+        ],
+        "completion": [{"role": "assistant", "content": f"Code: return a + b + {number}\nAnswer: (A)"}],
+        "task_id": f"t{number:06}",
+        "candidate_id": f"c{number:06}",
+        "arm": arm,
+        "generation_context": generation,
+        "training_context": training,
+        "k": 0,
+        "n": 4,
+        "score": 1.0,
+        "judgements": [judgement],
+        "finish_reason": "stop",
+        "model": "fake",
+        "seed": number,
+        "recipe_fingerprint": "f" * 64,
+    }
+    return whole | changes
+
+
+def make_run(
+    output: Path,
+    *,
+    arms: tuple[str, ...] = ARMS,
+    train: int = 20,
+    validation: int = 4,
+    bad: dict[int, dict[str, Any]] | None = None,
+    name: str = "small",
+) -> Path:
+    """A finished run of these arms; `bad`: changes of some training rows, by number. Written in batches."""
+    folder = output / "runs" / name / ("f" * 16)
+    for arm in arms:
+        counts = {"train": (0, train), "validation": (train, train + validation)}
+        for split, (start, end) in counts.items():
+            with SplitWriter(folder / "arms" / arm / split, schema=arrow_schema(TRAINING_ROWS)) as writer:
+                for first in range(start, end, 1000):
+                    numbers = range(first, min(first + 1000, end))
+                    writer.write([row(arm, i, **(bad or {}).get(i, {})) for i in numbers])
+        write_dataset_dict(folder / "arms" / arm, list(counts))
+    facts = [
+        {
+            "name": arm, "kind": arm.partition(".")[0], "rows": {"train": train, "validation": validation},
+            "generation_context": arm.partition(".")[2].partition("-")[0],
+            "training_context": arm.partition(".")[2].partition("-")[2],
+        }
+        for arm in arms
+    ]  # fmt: skip
+    recipe = Recipe.model_validate(recipe_tree()).model_dump(mode="json")
+    manifest = {"format": 1, "recipe_name": name, "fingerprint": "f" * 64, "arms": facts, "recipe": recipe, "files": {}}
+    (folder / "manifest.json").write_bytes(orjson.dumps(manifest))
+    (folder.parent / "latest").symlink_to(folder.name, target_is_directory=True)
+    return folder
+
+
+def publish(*words: str) -> int:
+    """`recontext publish`, in this process."""
+    return verb.main(list(words))
+
+
+def start_publish(*words: str) -> "subprocess.Popen[str]":
+    """`python -m recontext_data.publish ...`, under way, with a key in its environment."""
+    command = [sys.executable, "-m", "recontext_data.publish", *words]
+    own = environment() | {"OPENAI_API_KEY": KEY}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own, cwd=os.getcwd())
+
+
+def models(folder: Path, name: str = "models") -> list[dict[str, Any]]:
+    """The entries of a run's list of models."""
+    entries: list[dict[str, Any]] = orjson.loads((folder / "openai" / f"{name}.json").read_bytes())["models"]
+    return entries
+
+
+def texts_below(folder: Path) -> str:
+    """Everything that was written in a folder, as one text."""
+    return "".join(path.read_text("utf-8", "replace") for path in sorted(folder.rglob("*")) if path.is_file())
