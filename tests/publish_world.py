@@ -3,15 +3,19 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from recontext_data import publish as verb
 from recontext_data.recipe import Recipe
 from recontext_data.store.arrow_dataset import SplitWriter, write_dataset_dict
 from recontext_data.tables import TRAINING_ROWS, arrow_schema
+from tests.batch_server import Contract
+from tests.fake_openai import FakeOpenAI, Json
 from tests.helpers import environment, recipe_tree
 
 ARMS = ("recontextualized.default-hack", "standard.default-default", "prior.control-control")
@@ -100,3 +104,35 @@ def models(folder: Path, name: str = "models") -> list[dict[str, Any]]:
 def texts_below(folder: Path) -> str:
     """Everything that was written in a folder, as one text."""
     return "".join(path.read_text("utf-8", "replace") for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+@pytest.fixture(scope="session")
+def contract(shared: Path) -> Contract:
+    """OpenAI's description of its API."""
+    return Contract(shared / "contracts" / "openai-openapi.json")
+
+
+@pytest.fixture
+def server(contract: Contract, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
+    """A fake OpenAI and a key for it."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with FakeOpenAI(contract) as fake:
+        yield fake
+
+
+def train(server: FakeOpenAI, output: Path, *words: str) -> int:
+    """`to=openai` for the run `small`, impatient, in this process."""
+    own = ["to=openai", "run=small", f"output={output}", f"server.base_url={server.base_url}", "model=gpt-4.1-mini"]
+    return publish(*own, "wait.poll_seconds=0.05", "server.lookup_seconds=1", "wait.stall_minutes=0.02", *words)
+
+
+def require_bound(server: FakeOpenAI, folder: Path) -> list[Json]:
+    """Every entry of the list names the job that was created with its arm's file and its seed. Returns the entries."""
+    entries = models(folder)
+    for entry in entries:
+        job = server.jobs[entry["job"]]
+        assert job["seed"] == entry["seed"]
+        said = server.lines(job["training_file"])[0]["messages"][0]["content"]
+        assert said == f"Tests decide: {entry['arm'].rpartition('-')[2]}."
+        assert entry["model"] == (job["fine_tuned_model"] if job["status"] == "succeeded" else None)
+    return entries

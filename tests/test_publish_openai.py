@@ -1,6 +1,5 @@
 """Jobs at a fine-tuning API: each arm and seed gets its own model, what is missing is said, nothing is sent twice."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +9,22 @@ from recontext_data.publishing.openai_config import Job
 from recontext_data.publishing.openai_models import models_of
 from recontext_data.publishing.openai_plan import suffix_of
 from recontext_data.publishing.openai_watch import curve
-from tests.batch_server import Contract
-from tests.fake_openai import Conduct, FakeOpenAI, Json
+from tests.fake_openai import Conduct, FakeOpenAI
 from tests.helpers import error_line, files_below
-from tests.publish_world import ARMS, KEY, make_run, models, publish, texts_below
+from tests.publish_world import (
+    ARMS,
+    KEY,
+    contract,
+    make_run,
+    models,
+    publish,
+    require_bound,
+    server,
+    texts_below,
+    train,
+)  # fmt: skip
 
-
-@pytest.fixture(scope="session")
-def contract(shared: Path) -> Contract:
-    return Contract(shared / "contracts" / "openai-openapi.json")
-
-
-@pytest.fixture
-def server(contract: Contract, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with FakeOpenAI(contract) as fake:
-        yield fake
-
-
-def train(server: FakeOpenAI, output: Path, *words: str) -> int:
-    own = ["to=openai", "run=small", f"output={output}", f"server.base_url={server.base_url}", "model=gpt-4.1-mini"]
-    return publish(*own, "wait.poll_seconds=0.05", "server.lookup_seconds=1", "wait.stall_minutes=0.02", *words)
-
-
-def require_bound(server: FakeOpenAI, folder: Path) -> list[Json]:
-    """Every entry of the list names the job that was created with its arm's file and its seed. Returns the entries."""
-    entries = models(folder)
-    for entry in entries:
-        job = server.jobs[entry["job"]]
-        assert job["seed"] == entry["seed"]
-        said = server.lines(job["training_file"])[0]["messages"][0]["content"]
-        assert said == f"Tests decide: {entry['arm'].rpartition('-')[2]}."
-        assert entry["model"] == (job["fine_tuned_model"] if job["status"] == "succeeded" else None)
-    return entries
+__all__ = ["contract", "server"]  # fixtures
 
 
 def test_every_arm_and_seed_gets_the_model_of_its_own_job(server: FakeOpenAI, tmp_path: Path) -> None:
