@@ -1,8 +1,5 @@
 """What the tests of publishing share: runs on disk with as many arms and rows as wanted, and the verb in and out of process."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from recontext_data.store.arrow_dataset import SplitWriter, write_dataset_dict
 from recontext_data.tables import TRAINING_ROWS, arrow_schema
 from tests.batch_server import Contract
 from tests.fake_openai import FakeOpenAI, Json
-from tests.helpers import environment, recipe_tree
+from tests.helpers import recipe_tree
 
 ARMS = ("recontextualized.default-hack", "standard.default-default", "prior.control-control")
 KEY = "sk-test-0123456789abcdef"
@@ -88,13 +85,6 @@ def publish(*words: str) -> int:
     return verb.main(list(words))
 
 
-def start_publish(*words: str) -> "subprocess.Popen[str]":
-    """`python -m recontext_data.publish ...`, under way, with a key in its environment."""
-    command = [sys.executable, "-m", "recontext_data.publish", *words]
-    own = environment() | {"OPENAI_API_KEY": KEY}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=own, cwd=os.getcwd())
-
-
 def models(folder: Path, name: str = "models") -> list[dict[str, Any]]:
     """The entries of a run's list of models."""
     entries: list[dict[str, Any]] = orjson.loads((folder / "openai" / f"{name}.json").read_bytes())["models"]
@@ -122,8 +112,12 @@ def server(contract: Contract, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake
 
 def train(server: FakeOpenAI, output: Path, *words: str) -> int:
     """`to=openai` for the run `small`, impatient, in this process."""
-    own = ["to=openai", "run=small", f"output={output}", f"server.base_url={server.base_url}", "model=gpt-4.1-mini"]
-    return publish(*own, "wait.poll_seconds=0.05", "server.lookup_seconds=1", "wait.stall_minutes=0.02", *words)
+    given = dict(word.split("=", 1) for word in words)
+    own = {
+        "to": "openai", "run": "small", "output": str(output), "model": "gpt-4.1-mini", "server.base_url": server.base_url,
+        "server.lookup_seconds": "1", "wait.poll_seconds": "0.05", "wait.stall_minutes": "0.02",
+    }  # fmt: skip
+    return publish(*[f"{key}={value}" for key, value in (own | given).items()])
 
 
 def require_bound(server: FakeOpenAI, folder: Path) -> list[Json]:

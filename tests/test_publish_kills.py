@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 
 from tests.fake_openai import Conduct, FakeOpenAI
-from tests.publish_world import ARMS, KEY, contract, make_run, require_bound, server, start_publish, texts_below
+from tests.publish_children import start
+from tests.publish_world import ARMS, KEY, contract, make_run, require_bound, server, texts_below
 
 __all__ = ["contract", "server"]  # fixtures
 
@@ -18,26 +19,25 @@ def test_no_file_and_no_job_twice_and_every_model_under_its_seed(server: FakeOpe
     dice = random.Random(20)
     # Slow where it matters, so that kills fall between what the server has done and what the ledger says.
     server.conduct = Conduct(job_seconds=1.5, delay=lambda step: dice.uniform(0.05, 0.3) if step in SLOW else 0.0)
-    words = (
+    words = [
         "to=openai", "run=small", f"output={tmp_path}", f"server.base_url={server.base_url}", "model=gpt-4.1-mini",
         "seeds=0,1", "wait.poll_seconds=0.1", "wait.at_once=6", "server.lookup_seconds=2",
         "server.single_file_mb=0.002", "server.part_mb=0.001",
-    )  # fmt: skip
-    open_steps = 0
+    ]  # fmt: skip
+    open_steps, said = 0, tmp_path / "said"
     for _ in range(KILLS):
-        mark = len(server.log)
-        process = start_publish(*words)
-        target = mark + dice.randint(1, 12)
-        while len(server.log) < target and process.poll() is None:
+        target = len(server.log) + dice.randint(1, 12)
+        process = start(words, str(said))
+        while len(server.log) < target and process.is_alive():
             time.sleep(0.002)
         time.sleep(dice.uniform(0.0, 0.2))
         process.kill()
-        _, said = process.communicate(timeout=60)
-        assert process.returncode in (-9, 0), said
+        process.join(timeout=60)
+        assert process.exitcode in (-9, 0), said.read_text()
         open_steps += _open_steps(folder)
-    process = start_publish(*words)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    process = start(words, str(said))
+    process.join(timeout=120)
+    assert process.exitcode == 0, said.read_text()
     names = [stored.facts["filename"] for stored in server.files.values()]
     assert len(names) == len(set(names)) == 6
     keys = [job["metadata"]["recontext_key"] for job in server.jobs.values()]

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from recontext_data.errors import PublishError
 from recontext_data.publishing.ledger import Entry, Ledger
-from recontext_data.publishing.openai_api import Busy, Lost, Server, parts_of
+from recontext_data.publishing.openai_api import Busy, Lost, NotAllowed, Server, parts_of
 from recontext_data.publishing.openai_config import MEGABYTE, Endpoint
 from recontext_data.publishing.openai_files import DataFile
 
@@ -37,7 +37,9 @@ async def looked_for(find: Callable[[], Awaitable[T | None]], *, until: float) -
 
 
 async def pause_for(attempt: int, wish: float | None) -> None:
-    """Waits before the next try: as long as the server wishes, else twice as long each time."""
+    """Waits before the next try, where there is one: as long as the server wishes, else twice as long each time."""
+    if attempt == TRIES - 1:
+        return
     await asyncio.sleep(min(LONGEST_WAIT, 0.5 * 2**attempt if wish is None else wish))
 
 
@@ -102,19 +104,19 @@ class Uploader:
         raise PublishError(f"{told}; tried {TRIES} times; run again, and what is there is found")
 
     async def _in_parts(self, file: DataFile, path: Path) -> str:
-        """Begins an upload or goes on with one; the parts are the same bytes as long as the part size is."""
+        """Goes on with an upload that was begun, else begins one; the parts are the same bytes as long as the part size is."""
         name, size = file.server_name, int(self._endpoint.part_mb * MEGABYTE)
         begun = self._ledger.last("parts", name=name)
-        if begun is None or begun["size"] != size or self._ledger.last("parts_gone", upload=begun["upload"]):
-            upload = await self._server.begin_upload(name, file.num_bytes)
-            self._ledger.add("parts", name=name, upload=upload, size=size)
-            begun = self._ledger.entries[-1]
-        try:
-            return await self._parts(begun, path, size)
-        except PublishError:
-            # Expired, or completed by somebody: begin anew next time rather than never.
-            self._ledger.add("parts_gone", upload=begun["upload"])
-            raise
+        if begun and begun["size"] == size and not self._ledger.last("parts_gone", upload=begun["upload"]):
+            try:
+                return await self._parts(begun, path, size)
+            except NotAllowed:
+                raise
+            except PublishError:  # it has expired, or is complete and its file deleted
+                self._ledger.add("parts_gone", upload=begun["upload"])
+        upload = await self._server.begin_upload(name, file.num_bytes)
+        self._ledger.add("parts", name=name, upload=upload, size=size)
+        return await self._parts(self._ledger.entries[-1], path, size)
 
     async def _parts(self, begun: Entry, path: Path, size: int) -> str:
         upload = begun["upload"]
