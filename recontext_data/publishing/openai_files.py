@@ -74,33 +74,34 @@ class Preflight:
         writer = _Writer(folder, arm, split)
         seen = Seen()
         try:
-            async for example, line in self._good(examples, arm, split, seen):
-                writer.add(line, example.row_id, self.count(example))
+            async for row_id, line, tokens in self._good(examples, arm, split, seen):
+                writer.add(line, row_id, tokens)
             return writer.done()
         finally:
             writer.close()
 
     async def _good(
         self, examples: Iterable[Example], arm: str, split: str, seen: Seen
-    ) -> AsyncIterator[tuple[Example, bytes]]:
+    ) -> AsyncIterator[tuple[str, bytes, int]]:
         for batch in _batches(examples):
-            passed: list[tuple[Example, bytes]] = []
+            passed: list[tuple[Example, bytes, int]] = []
             for example in batch:
                 self.rows_in[f"{arm}.{split}"] += 1
-                line, found = self._check(example, seen)
+                tokens = 0 if example.problem else self.count(example)
+                line, found = self._check(example, seen, tokens)
                 if found:
                     self._note(found, arm, split)
                 else:
-                    passed.append((example, line))
-            flagged = await self._moderate([example for example, _ in passed])
-            for example, line in passed:
+                    passed.append((example, line, tokens))
+            flagged = await self._moderate([example for example, _, _ in passed])
+            for example, line, tokens in passed:
                 if finding := flagged.get(example.row_id):
                     self._note([finding], arm, split)
                 else:
-                    yield example, line
+                    yield example.row_id, line, tokens
 
-    def _check(self, example: Example, seen: Seen) -> tuple[bytes, list[Finding]]:
-        found = check(example, self.limits, tokens=0 if example.problem else self.count(example))
+    def _check(self, example: Example, seen: Seen, tokens: int) -> tuple[bytes, list[Finding]]:
+        found = check(example, self.limits, tokens=tokens)
         if example.line is None:
             return b"", found
         line = encode(example)

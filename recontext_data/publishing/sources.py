@@ -88,7 +88,7 @@ class RunSource:
                 turns = [*row["prompt"], *row["chosen"]]
                 yield Example(pair.row_id, openai_preference(row), turns, rejected=pair.rejected)
             return
-        for row in self.run.rows(arm, split):
+        for row in self.run.rows(arm, split, columns=("prompt", "completion", "candidate_id")):
             line = openai(row)
             yield Example(row["candidate_id"], line, line["messages"])
 
