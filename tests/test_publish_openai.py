@@ -1,14 +1,17 @@
 """Jobs at a fine-tuning API: each arm and seed gets its own model, what is missing is said, nothing is sent twice."""
 
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from recontext_data.publishing.ledger import Ledger
 from recontext_data.publishing.openai_config import Job
 from recontext_data.publishing.openai_models import models_of
 from recontext_data.publishing.openai_plan import suffix_of
-from recontext_data.publishing.openai_watch import curve
+from recontext_data.publishing.openai_watch import Watch, curve
 from tests.fake_openai import Conduct, FakeOpenAI
 from tests.helpers import error_line, files_below
 from tests.publish_world import (
@@ -171,6 +174,8 @@ def test_status_and_cancel_know_the_jobs_of_this_run(
     assert out.count("ftjob-") == 7 and "cancelled" in out
     assert publish(*own, "action=cancel") == 0
     assert {job["status"] for job in server.jobs.values()} == {"cancelled"}
+    steps = [entry["step"] for entry in Ledger(tmp_path / "runs" / "small" / "latest" / "openai").entries]
+    assert steps.count("cancel") == steps.count("cancelled") == 6
 
 
 def test_preferences_go_up_as_dpo(server: FakeOpenAI, tmp_path: Path) -> None:
@@ -289,6 +294,28 @@ def test_the_curve_falls_from_left_to_right() -> None:
     assert len(curve([float(i) for i in range(1000)])) == 24
 
 
+class Terminal(StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_line_per_job_with_its_curve(server: FakeOpenAI, tmp_path: Path) -> None:
+    folder = make_run(tmp_path, arms=ARMS[:1])
+    assert train(server, tmp_path) == 0
+    (entry,) = models(folder)
+    spec = SimpleNamespace(arm=entry["arm"], seed=entry["seed"])
+    job = SimpleNamespace(status="running")
+    screen = Terminal()
+    with Watch([spec], err=screen) as watch:  # type: ignore[list-item]
+        for step, loss in entry["losses"]:
+            event = SimpleNamespace(data={"step": step, "train_loss": loss, "total_steps": 10})
+            watch.hear(spec, job, [event])  # type: ignore[arg-type]
+    assert "step 10/10" in screen.getvalue() and "█" in screen.getvalue()
+    assert watch.losses(spec) == [tuple(point) for point in entry["losses"]]  # type: ignore[arg-type]
+
+
 def bad_words() -> list[Any]:
     return [
         (["seeds=1,1"], "seeds: [1, 1] will not do"),
@@ -303,7 +330,7 @@ def bad_words() -> list[Any]:
         (["on_bad=ignore"], "on_bad=ignore: will not do"),
         (["server.base_url=nowhere"], "is no address"),
         (["data=x.jsonl"], "stands in place of run="),
-        (["check.tokenizer=/nowhere"], "there is no such file; give a tokenizer.json"),
+        (["check.tokenizer=/nowhere"], "give a tokenizer.json"),
     ]
 
 

@@ -19,9 +19,10 @@ Entry = dict[str, Any]
 
 
 class Ledger:
-    """The ledger of one run. Whoever writes holds the run's lock."""
+    """The ledger of one run. Whoever holds the run's lock repairs it; who does not may still add lines."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, repair: bool = True) -> None:
+        self._repair = repair
         self.path = folder / NAME
         self.entries: list[Entry] = []
         with writing(self.path):
@@ -75,7 +76,7 @@ class Ledger:
                 self.entries.append(orjson.loads(line))
             except orjson.JSONDecodeError:
                 continue  # two halves of a line, left by a full disk; the servers' lists say the rest
-        if len(whole) < len(data):
+        if len(whole) < len(data) and self._repair:
             os.truncate(self.path, len(whole))
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import IO, Self
 
 import orjson
 
@@ -19,6 +20,7 @@ from recontext_data.errors import DataError
 from recontext_data.publishing.moderation import Moderator
 from recontext_data.publishing.preflight import (
     LEAST_EXAMPLES,
+    TOKENS_PER_TURN,
     Example,
     Finding,
     Limits,
@@ -28,11 +30,11 @@ from recontext_data.publishing.preflight import (
     encode,
     texts,
 )
-from recontext_data.store.files import replace_file, writing
+from recontext_data.store.files import writing
 
 BATCH = 512
 SHOWN = 5
-"""Findings in a message."""
+"""Findings in a message; the report has all."""
 REPORT = "preflight.jsonl"
 
 
@@ -63,7 +65,12 @@ class Preflight:
     moderator: Moderator | None = None
     count: Callable[[Example], int] = count_tokens
     drop_duplicates: bool = False
-    findings: list[dict[str, str]] = field(default_factory=list)
+    report: "Report | None" = None
+    """Where findings go; None: they are only counted."""
+    shown: list[Finding] = field(default_factory=list)
+    """The first few."""
+    first: dict[str, str] = field(default_factory=dict)
+    """Reason -> the first row that was left out for it."""
     duplicates: int = 0
     rows_in: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -127,29 +134,53 @@ class Preflight:
         return flagged
 
     def _note(self, found: list[Finding], arm: str, split: str) -> None:
-        self.dropped[found[0].reason] += 1
-        for one in found:
-            self.findings.append({"arm": arm, "split": split, "row": one.row_id, "reason": one.reason, "detail": one.detail})
-
-    def report(self, folder: Path) -> Path:
-        """Writes every finding; returns where."""
-        path = folder / REPORT
-        with writing(path):
-            folder.mkdir(parents=True, exist_ok=True)
-        data = b"".join(orjson.dumps(finding) + b"\n" for finding in self.findings)
-        replace_file(path, lambda target: target.write_bytes(data))
-        return path
+        reason, row_id = found[0].reason, found[0].row_id
+        self.dropped[reason] += 1
+        self.first.setdefault(reason, row_id)
+        if len(self.shown) < SHOWN:
+            self.shown.append(found[0])
+        if self.report is not None:
+            self.report.add(found, arm, split)
 
     def fail(self, where: str) -> None:
         """Raises DataError if a row is bad, with the first of them."""
-        if not self.findings:
+        if not self.shown:
             return
-        shown = "; ".join(f"{one['row']}: {one['reason']} ({one['detail']})" for one in self.findings[:SHOWN])
+        shown = "; ".join(f"{one.row_id}: {one.reason} ({one.detail})" for one in self.shown)
         rows, bad = self.rows_in.total(), self.dropped.total()
         raise DataError(
             f"on_bad=fail: {bad:,} of {rows:,} rows are bad{where} and nothing was sent; first: {shown}; "
             "repair them, or leave them out with on_bad=drop"
         )
+
+
+class Report:
+    """<folder>/preflight.jsonl: every finding as it comes; in place when it is closed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / REPORT
+        self._temporary = folder / f".{REPORT}.tmp"
+        with writing(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._handle = self._temporary.open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with writing(self.path):
+            self._handle.close()
+            if kind is None:
+                self._temporary.replace(self.path)
+            else:
+                self._temporary.unlink(missing_ok=True)
+
+    def add(self, found: list[Finding], arm: str, split: str) -> None:
+        """What is wrong with one row."""
+        with writing(self.path):
+            for one in found:
+                entry = {"arm": arm, "split": split, "row": one.row_id, "reason": one.reason, "detail": one.detail}
+                self._handle.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def check_size(file: DataFile, dropped: int) -> None:
@@ -228,15 +259,19 @@ def counter(tokenizer: str | None) -> Callable[[Example], int]:
         return count_tokens
     from tokenizers import Tokenizer
 
-    from recontext_data.publishing.preflight import TOKENS_PER_TURN
-
     path = Path(tokenizer).expanduser()
-    if not path.is_file():
-        raise DataError(f"check.tokenizer={tokenizer}: there is no such file; give a tokenizer.json")
     try:
-        loaded = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise DataError(f"check.tokenizer={tokenizer}: is no tokenizer.json ({str(error)[:80]})") from None
+        tree = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"check.tokenizer={tokenizer}: cannot be read ({error.strerror}); give a tokenizer.json") from None
+    except orjson.JSONDecodeError:
+        tree = None
+    if not isinstance(tree, dict) or not isinstance(tree.get("model"), dict):
+        raise DataError(f"check.tokenizer={tokenizer}: is no tokenizer.json; give the file of that name in a model's folder")
+    loaded = Tokenizer.from_file(str(path))
+    # A trainer may have left its own cutting and padding in the file.
+    loaded.no_truncation()
+    loaded.no_padding()
 
     def count(example: Example) -> int:
         if count_tokens(example) == 0:

@@ -22,7 +22,7 @@ from recontext_data.publishing.sources import FileSource, RunSource, Source
 
 if TYPE_CHECKING:
     from recontext_data.publishing.openai_api import Server
-    from recontext_data.publishing.openai_files import DataFile, Preflight
+    from recontext_data.publishing.openai_files import DataFile, Preflight, Report
     from recontext_data.publishing.openai_plan import JobSpec
     from recontext_data.publishing.openai_train import Outcome
     from recontext_data.publishing.runs import Run
@@ -102,7 +102,7 @@ async def _with_server(options: OpenAIOptions, act: "Callable[[Server], Awaitabl
 
 
 async def _dry_run(source: Source, options: OpenAIOptions, screen: "Screen") -> int:
-    files, preflight = await prepare(source, options, server=None, write=False)
+    files, preflight = await prepare(source, options, server=None, report=None)
     report_rows(preflight, screen, path=None)
     report_plan(source, files, options, screen)
     if moderated(options):
@@ -115,15 +115,16 @@ async def _dry_run(source: Source, options: OpenAIOptions, screen: "Screen") -> 
 async def _train(source: Source, options: OpenAIOptions, server: "Server", screen: "Screen") -> int:
     from recontext_data.publishing.ledger import Ledger
     from recontext_data.publishing.openai_api import NotAllowed
+    from recontext_data.publishing.openai_files import Report
     from recontext_data.publishing.openai_models import ModelList
     from recontext_data.publishing.openai_train import Trainer
     from recontext_data.publishing.openai_watch import Watch
 
-    files, preflight = await prepare(source, options, server=server, write=True)
-    path = preflight.report(source.folder)
-    report_rows(preflight, screen, path=path)
+    with Report(source.folder) as report:
+        files, preflight = await prepare(source, options, server=server, report=report)
+    report_rows(preflight, screen, path=report.path)
     if options.on_bad == "fail":
-        preflight.fail(f", all of them in {path},")
+        preflight.fail(f", all of them in {report.path},")
     if options.action == "check":
         return 0
     cost = report_plan(source, files, options, screen)
@@ -168,9 +169,9 @@ def moderated(options: OpenAIOptions) -> bool:
 
 
 async def prepare(
-    source: Source, options: OpenAIOptions, *, server: "Server | None", write: bool
+    source: Source, options: OpenAIOptions, *, server: "Server | None", report: "Report | None"
 ) -> "tuple[dict[tuple[str, str], DataFile], Preflight]":
-    """Checks the rows of every arm and split and writes their files; (arm, split) -> file."""
+    """Checks the rows of every arm and split; (arm, split) -> file. Without a report nothing is written."""
     from recontext_data.publishing.moderation import Moderator
     from recontext_data.publishing.openai_files import Preflight, check_size, counter, remove_leftovers
     from recontext_data.publishing.preflight import Limits
@@ -184,9 +185,13 @@ async def prepare(
             model=checks.moderation_model,
         )
     preflight = Preflight(
-        Limits(checks.max_tokens), moderator, counter(checks.tokenizer), drop_duplicates=checks.duplicates == "bad"
+        Limits(checks.max_tokens),
+        moderator,
+        counter(checks.tokenizer),
+        drop_duplicates=checks.duplicates == "bad",
+        report=report,
     )
-    folder = source.folder / "files" if write else None
+    folder = source.folder / "files" if report else None
     if folder:
         remove_leftovers(folder)
     files: dict[tuple[str, str], DataFile] = {}
@@ -197,7 +202,7 @@ async def prepare(
             before = preflight.dropped.total()
             examples = source.examples(arm, split, method=options.job.method)
             file = await preflight.write(examples, arm=arm, split=split, folder=folder)
-            if options.on_bad == "drop" or not preflight.findings:
+            if options.on_bad == "drop" or not preflight.dropped:
                 check_size(file, preflight.dropped.total() - before)
             if file.num_rows:
                 files[arm, split] = file
@@ -231,8 +236,7 @@ def report_rows(preflight: "Preflight", screen: "Screen", *, path: Path | None) 
     if preflight.duplicates:
         screen.note(f"{preflight.duplicates:,} rows say exactly what another row of their file says")
     if bad:
-        first = {one["reason"]: one for one in reversed(preflight.findings)}
-        found = [[reason, f"{count:,}", first[reason]["row"]] for reason, count in preflight.dropped.most_common()]
+        found = [[reason, f"{count:,}", preflight.first[reason]] for reason, count in preflight.dropped.most_common()]
         screen.table(["bad rows", "rows", "first"], found)
         if path:
             screen.note(f"every bad row with its reason: {path}")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recontext_data.errors import PublishError
+from recontext_data.publishing.ledger import Ledger
 from recontext_data.publishing.openai_api import Server
 from recontext_data.publishing.openai_config import OpenAIOptions
 from recontext_data.publishing.openai_plan import ARM, FINGERPRINT, LIVE, SEED, metadata_of
@@ -25,14 +26,18 @@ async def status(source: Source, options: OpenAIOptions, server: Server, screen:
 async def cancel(source: Source, options: OpenAIOptions, server: Server, screen: "Screen") -> int:
     """Cancels the run's jobs that are under way; those of some arms and seeds where they are named."""
     cancelled, failed = [], []
+    # A train that waits for these jobs may hold the ledger, and go on adding to it.
+    ledger = None if options.dry_run else Ledger(source.folder, repair=False)
     for job in await jobs_of(source, options, server):
         if job.status not in LIVE:
             continue
-        if options.dry_run:
+        if ledger is None:
             print(f"would cancel {job.id}")
             continue
+        ledger.add("cancel", job=job.id)
         try:
             cancelled.append(await server.cancel(job.id))
+            ledger.add("cancelled", job=job.id)
         except PublishError as error:  # the others are cancelled all the same
             failed.append(str(error))
     _show(cancelled, screen)
