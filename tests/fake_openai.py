@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +22,8 @@ from typing import Any, Self
 from aiohttp import web
 
 from tests.batch_server import Contract
+from tests.fake_openai_parts import Json, error, event, loss, page, save, verdict
 
-Json = dict[str, Any]
 Handler = Callable[[web.Request], Any]
 
 ROUTES = (
@@ -61,6 +61,8 @@ class Conduct:
     """What a `timeout` waits for after the step is done."""
     lag_seconds: float = 0.0
     """Until something new shows up in lists."""
+    processing_seconds: float = 0.0
+    """Until a file may be used, as at Azure; a job on one that is not ready is refused."""
     flagged: tuple[str, ...] = ()
     """Words that moderation flags."""
     keeps_metadata: bool = True
@@ -146,26 +148,26 @@ class FakeOpenAI:
         await asyncio.sleep(self.conduct.delay(step))
         try:
             response: web.StreamResponse = await handler(request)
-        except AssertionError as error:
-            self.violations.append(f"{step}: {error}")
-            return _error(500, str(error))
+        except AssertionError as violation:
+            self.violations.append(f"{step}: {violation}")
+            return error(500, str(violation))
         return await self._spoilt(fault, request, response)
 
     def _refusal(self, fault: str, request: web.Request) -> web.Response | None:
         echo = request.headers.get("Authorization", "") if self.conduct.echoes_key else ""
         refusals = {
-            "busy": lambda: _error(429, f"too many requests {echo}", headers={"Retry-After": "0"}),
-            "quota": lambda: _error(429, "you exceeded your quota", code="insufficient_quota"),
-            "forbidden": lambda: _error(403, f"Fine-tuning is not available to your organization {echo}"),
-            "error_before": lambda: _error(500, f"the server stumbled {echo}"),
-            "bad": lambda: _error(400, f"that will not do {echo}"),
+            "busy": lambda: error(429, f"too many requests {echo}", headers={"Retry-After": "0"}),
+            "quota": lambda: error(429, "you exceeded your quota", code="insufficient_quota"),
+            "forbidden": lambda: error(403, f"Fine-tuning is not available to your organization {echo}"),
+            "error_before": lambda: error(500, f"the server stumbled {echo}"),
+            "bad": lambda: error(400, f"that will not do {echo}"),
         }
         return refusals[fault]() if fault in refusals else None
 
     async def _spoilt(self, fault: str, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
         """The answer, or what comes in its place although the step was done."""
         if fault == "error_after":
-            return _error(500, "the server stumbled")
+            return error(500, "the server stumbled")
         if fault == "timeout":
             await asyncio.sleep(self.conduct.hang_seconds)
         if fault in ("lost", "timeout"):
@@ -182,9 +184,9 @@ class FakeOpenAI:
     async def _list_files(self, request: web.Request) -> web.Response:
         assert request.query.get("purpose") == "fine-tune"
         newest = [stored.facts for stored in reversed(self.files.values()) if self._visible(stored.since)]
-        page, more = _page(newest, request, size=4)
-        ends = {"first_id": page[0]["id"] if page else "", "last_id": page[-1]["id"] if page else ""}
-        return self._reply("ListFilesResponse", {"object": "list", "data": page, "has_more": more, **ends})
+        some, more = page(newest, request, size=4)
+        ends = {"first_id": some[0]["id"] if some else "", "last_id": some[-1]["id"] if some else ""}
+        return self._reply("ListFilesResponse", {"object": "list", "data": some, "has_more": more, **ends})
 
     async def _create_file(self, request: web.Request) -> web.Response:
         fields: dict[str, str] = {}
@@ -192,7 +194,7 @@ class FakeOpenAI:
         async for part in await request.multipart():
             if part.name == "file":  # type: ignore[union-attr]
                 name = part.filename or ""  # type: ignore[union-attr]
-                await _save(part, path)
+                await save(part, path)
             else:
                 fields[part.name or ""] = await part.text()  # type: ignore[union-attr]
         assert fields == {"purpose": "fine-tune"} and name.endswith(".jsonl"), (fields, name)
@@ -200,7 +202,11 @@ class FakeOpenAI:
 
     async def _retrieve_file(self, request: web.Request) -> web.Response:
         stored = self.files.get(request.match_info["id"])
-        return self._reply("OpenAIFile", stored.facts) if stored else _error(404, "No such File object")
+        if stored is None:
+            return error(404, "No such File object")
+        if time.monotonic() - stored.since < self.conduct.processing_seconds:
+            return web.json_response(stored.facts | {"status": "pending"})  # Azure's word, which OpenAI's contract lacks
+        return self._reply("OpenAIFile", stored.facts)
 
     def _store(self, path: Path, name: str) -> Json:
         file_id = f"file-{len(self.files)}"
@@ -226,11 +232,11 @@ class FakeOpenAI:
     async def _add_part(self, request: web.Request) -> web.Response:
         upload = self.uploads.get(request.match_info["id"])
         if upload is None or upload["file"]:
-            return _error(404, "No such upload")
+            return error(404, "No such upload")
         path = self._new_path()
         async for part in await request.multipart():
             assert part.name == "data"  # type: ignore[union-attr]
-            await _save(part, path)
+            await save(part, path)
         assert path.stat().st_size <= 64 << 20
         part_id = f"part-{len(upload['parts'])}-{request.match_info['id']}"
         upload["parts"][part_id] = path
@@ -242,7 +248,7 @@ class FakeOpenAI:
         self._contract.check("CompleteUploadRequest", asked)
         upload = self.uploads.get(name)
         if upload is None or upload["file"]:
-            return _error(400, "the upload is not pending")
+            return error(400, "the upload is not pending")
         path, checksum = self._new_path(), hashlib.md5()
         with path.open("wb") as whole:
             for part_id in asked["part_ids"]:
@@ -250,7 +256,7 @@ class FakeOpenAI:
                 checksum.update(data)
                 whole.write(data)
         if path.stat().st_size != upload["asked"]["bytes"] or asked.get("md5") != checksum.hexdigest():
-            return _error(400, "the parts are not the file that was announced")
+            return error(400, "the parts are not the file that was announced")
         upload["file"] = self._store(path, upload["asked"]["filename"])
         return self._reply("Upload", self._upload_facts(name, "completed"))
 
@@ -267,32 +273,8 @@ class FakeOpenAI:
         asked = await request.json()
         self._contract.check("CreateModerationRequest", asked)
         self.moderated.append(asked["input"])
-        results = [self._verdict(text) for text in asked["input"]]
+        results = [verdict(text, self.conduct.flagged) for text in asked["input"]]
         return self._reply("CreateModerationResponse", {"id": "modr-1", "model": asked["model"], "results": results})
-
-    def _verdict(self, text: str) -> Json:
-        named = (
-            "hate",
-            "hate/threatening",
-            "harassment",
-            "harassment/threatening",
-            "illicit",
-            "illicit/violent",
-            "self-harm",
-            "self-harm/intent",
-            "self-harm/instructions",
-            "sexual",
-            "sexual/minors",
-            "violence",
-            "violence/graphic",
-        )
-        bad = any(word in text for word in self.conduct.flagged)
-        return {
-            "flagged": bad,
-            "categories": {name: bad and name == "violence" for name in named},
-            "category_scores": dict.fromkeys(named, 0.0),
-            "category_applied_input_types": {name: ["text"] for name in named},
-        }  # fmt: skip
 
     # Jobs
 
@@ -301,7 +283,9 @@ class FakeOpenAI:
         self._contract.check("CreateFineTuningJobRequest", asked)
         for name in ("training_file", "validation_file"):
             if asked.get(name) is not None and asked[name] not in self.files:
-                return _error(400, f"invalid {name}: {asked[name]}")
+                return error(400, f"invalid {name}: {asked[name]}")
+            if asked.get(name) and time.monotonic() - self.files[asked[name]].since < self.conduct.processing_seconds:
+                return error(400, f"{name} {asked[name]} is not ready")
         name = f"ftjob-{len(self.jobs)}"
         method = asked["method"]
         hyper = {"batch_size": "auto", "learning_rate_multiplier": "auto", "n_epochs": "auto"}
@@ -329,24 +313,24 @@ class FakeOpenAI:
 
     async def _list_jobs(self, request: web.Request) -> web.Response:
         newest = [self._now(name) for name in reversed(self.jobs) if self._visible(self._began[name][0])]
-        page, more = _page(newest, request, size=3)
-        return self._reply("ListPaginatedFineTuningJobsResponse", {"object": "list", "data": page, "has_more": more})
+        some, more = page(newest, request, size=3)
+        return self._reply("ListPaginatedFineTuningJobsResponse", {"object": "list", "data": some, "has_more": more})
 
     async def _retrieve_job(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
-        return self._reply("FineTuningJob", self._now(name)) if name in self.jobs else _error(404, "no such job")
+        return self._reply("FineTuningJob", self._now(name)) if name in self.jobs else error(404, "no such job")
 
     async def _cancel_job(self, request: web.Request) -> web.Response:
         job = self._now(request.match_info["id"])
         if job["status"] in ("succeeded", "failed", "cancelled"):
-            return _error(400, f"the job has already {job['status']}")
+            return error(400, f"the job has already {job['status']}")
         job["status"] = "cancelled"
         return self._reply("FineTuningJob", job)
 
     async def _list_events(self, request: web.Request) -> web.Response:
         newest = self._events(request.match_info["id"])[::-1]
-        page, more = _page(newest, request, size=4)
-        return self._reply("ListFineTuningJobEventsResponse", {"object": "list", "data": page, "has_more": more})
+        some, more = page(newest, request, size=4)
+        return self._reply("ListFineTuningJobEventsResponse", {"object": "list", "data": some, "has_more": more})
 
     async def _list_checkpoints(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
@@ -355,7 +339,7 @@ class FakeOpenAI:
             {
                 "id": f"ftckpt-{name}-{step}", "object": "fine_tuning.job.checkpoint", "created_at": int(time.time()),
                 "fine_tuning_job_id": name, "fine_tuned_model_checkpoint": f"{self._models[name]}:ckpt-step-{step}",
-                "step_number": step, "metrics": {"step": step, "train_loss": _loss(step), "full_valid_loss": 1.0},
+                "step_number": step, "metrics": {"step": step, "train_loss": loss(step), "full_valid_loss": 1.0},
             }
             for step in steps
         ]  # fmt: skip
@@ -385,45 +369,12 @@ class FakeOpenAI:
         share = min(1.0, (time.monotonic() - began) / max(self.conduct.job_seconds, 1e-9))
         steps = int(STEPS * max(0.0, share - 0.2) / 0.8) if job["status"] in ("running", "succeeded") else 0
         steps = min(steps, STEPS // 2) if end == "stalls" else steps
-        told = [_event(name, 0, "message", "Created fine-tuning job", {}, int(job["created_at"]))]
+        told = [event(name, 0, "message", "Created fine-tuning job", {}, int(job["created_at"]))]
         for step in range(1, steps + 1):
-            data = {"step": step, "train_loss": _loss(step), "total_steps": STEPS, "train_mean_token_accuracy": 0.5}
-            message = f"Step {step}/{STEPS}: training loss={_loss(step):.2f}"
-            told.append(_event(name, step, "metrics", message, data, int(job["created_at"])))
+            data = {"step": step, "train_loss": loss(step), "total_steps": STEPS, "train_mean_token_accuracy": 0.5}
+            message = f"Step {step}/{STEPS}: training loss={loss(step):.2f}"
+            told.append(event(name, step, "metrics", message, data, int(job["created_at"])))
         return told
 
     def _visible(self, since: float) -> bool:
         return time.monotonic() - since >= self.conduct.lag_seconds
-
-
-def _event(name: str, number: int, type_: str, message: str, data: Json, created: int) -> Json:
-    facts = {"object": "fine_tuning.job.event", "id": f"ftevent-{name}-{number}", "created_at": created, "level": "info"}
-    return {**facts, "message": message, "type": type_, "data": data}
-
-
-def _loss(step: int) -> float:
-    return 2.0 / (1 + step)
-
-
-def _page(rows: list[Json], request: web.Request, *, size: int) -> tuple[list[Json], bool]:
-    """One page, small whatever was asked for, so that pages are turned."""
-    names = [row["id"] for row in rows]
-    start = names.index(request.query["after"]) + 1 if request.query.get("after") in names else 0
-    page = rows[start : start + min(int(request.query.get("limit", 20)), size)]
-    return page, start + len(page) < len(rows)
-
-
-async def _chunks(part: Any) -> AsyncIterator[bytes]:
-    while chunk := await part.read_chunk(1 << 20):
-        yield chunk
-
-
-async def _save(part: Any, path: Path) -> None:
-    with path.open("wb") as handle:
-        async for chunk in _chunks(part):
-            handle.write(chunk)
-
-
-def _error(status: int, message: str, *, code: str | None = None, headers: dict[str, str] | None = None) -> web.Response:
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    return web.json_response({"error": error}, status=status, headers=headers)

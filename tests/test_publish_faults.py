@@ -82,6 +82,13 @@ def test_a_busy_server_is_waited_for_and_a_stumbling_one_asked_on(server: FakeOp
     assert entry["status"] == "succeeded" and entry["checkpoints"] == []
 
 
+def test_a_file_that_the_server_still_works_on_is_waited_for(server: FakeOpenAI, tmp_path: Path) -> None:
+    make_run(tmp_path, arms=ARMS[:1])
+    server.conduct = Conduct(processing_seconds=1.0)
+    assert train(server, tmp_path) == 0
+    assert server.count("create_job") == 1 and len(server.jobs) == 1
+
+
 def test_large_files_go_up_in_parts_and_are_found_like_others(server: FakeOpenAI, tmp_path: Path) -> None:
     folder = make_run(tmp_path, arms=ARMS[:1])
     assert train(server, tmp_path, *PARTS) == 0

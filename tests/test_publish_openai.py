@@ -99,8 +99,9 @@ def test_a_failed_a_cancelled_and_a_stalled_job_among_five(
     assert train(server, tmp_path, "seeds=0-4", "wait.at_once=2") == 1
     entries = require_bound(server, folder)
     assert {entry["seed"]: entry["status"] for entry in entries} == {
-        0: "succeeded", 1: "failed", 2: "cancelled", 3: "validating_files", 4: "succeeded",
+        0: "succeeded", 1: "failed", 2: "cancelled", 3: "running", 4: "succeeded",
     }  # fmt: skip
+    assert [entry["seed"] for entry in entries if entry.get("stalled")] == [3]
     assert [model.seed for model in models_of(folder)] == [0, 4]
     out, err = capsys.readouterr()
     assert "2 of 5 models are there" in out

@@ -74,15 +74,15 @@ class Server:
             listed = [file async for file in self._client.files.list(purpose=PURPOSE)]
         return {file.filename: file for file in listed if file.status != "error"}
 
-    async def has_file(self, file_id: str) -> bool:
-        """Whether a file is there under this id."""
+    async def file_status(self, file_id: str) -> str | None:
+        """The server's word on a file; None where there is none of this id."""
         from openai import NotFoundError
 
         with self._in_words(f"file {file_id} cannot be read"):
             try:
-                return (await self._client.files.retrieve(file_id)).status != "error"
+                return str((await self._client.files.retrieve(file_id)).status)
             except NotFoundError:
-                return False
+                return None
 
     async def upload(self, path: Path, name: str) -> str:
         """Sends a file in one piece, read as it goes; returns its id.

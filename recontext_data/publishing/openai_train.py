@@ -167,6 +167,7 @@ class Trainer:
             if time.monotonic() - heard > wait.stall_minutes * MINUTE:
                 self._ledger.add("stalled", job=job.id, arm=spec.arm, seed=spec.seed, status=job.status)
                 told = f"no news for {wait.stall_minutes:g} minutes while {job.status}; the same command waits again"
+                self._models.put(spec, job, attempt=attempt, stalled=True, losses=self._watch.losses(spec))
                 return self._outcome(spec, job, told, status="stalled")
             await asyncio.sleep(wait.poll_seconds)
             job = await self._server.job(job.id) or job

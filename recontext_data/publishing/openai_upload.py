@@ -22,6 +22,9 @@ TRIES = 5
 LONGEST_WAIT = 60.0
 """Seconds between two tries, whatever a server wishes."""
 FIRST_LOOK = 0.3
+WORKING = ("pending", "running", "uploading")
+READY_SECONDS = 1800.0
+"""How long a server may work on a file."""
 
 
 async def looked_for(find: Callable[[], Awaitable[T | None]], *, until: float) -> T | None:
@@ -60,8 +63,22 @@ class Uploader:
         name = file.server_name
         async with self._locks.setdefault(name, asyncio.Lock()):
             if name not in self._ids:
-                self._ids[name] = await self._find(file) or await self._send(file)
+                file_id = await self._find(file) or await self._send(file)
+                await self._ready(file_id, name)
+                self._ids[name] = file_id
             return self._ids[name]
+
+    async def _ready(self, file_id: str, name: str) -> None:
+        """Waits while the server works on a file: Azure refuses jobs on one that is not processed yet."""
+        began, pause, status = time.monotonic(), FIRST_LOOK, ""
+        while time.monotonic() - began < READY_SECONDS:
+            status = await self._server.file_status(file_id) or "missing"
+            if status not in WORKING:
+                break
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_WAIT)
+        if status in (*WORKING, "error", "missing"):
+            raise PublishError(f"{self._server.name}: file {file_id} ({name}) is {status}; look at it there, then run again")
 
     async def _find(self, file: DataFile) -> str | None:
         name = file.server_name
@@ -69,7 +86,8 @@ class Uploader:
         # Begun and not ended: what a killed process had sent may show up in the list only now.
         until = begun["time"] + self._endpoint.lookup_seconds if begun else 0.0
         found = await looked_for(lambda: self._listed(file), until=until)
-        if found is None and (known := self._ledger.last("uploaded", name=name)) and await self._server.has_file(known["file"]):
+        known = self._ledger.last("uploaded", name=name)
+        if found is None and known and await self._server.file_status(known["file"]) not in (None, "error"):
             found = str(known["file"])
         if found is not None and begun is not None:
             self._ledger.add("uploaded", name=name, file=found, found=True)
