@@ -113,6 +113,15 @@ def test_preferences_are_kept_against_lower_scored_answers_under_the_training_pr
     assert [pair.row_id for pair in pairs(open_run(str(folder)), ARM, "train")] == [pair.row_id for pair in found]
 
 
+def test_kept_rows_without_a_pair_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scored_run(tmp_path)
+    export(tmp_path, "openai_preference")
+    assert "14 pairs; 2 kept rows have no dropped answer with a lower score" in capsys.readouterr().out
+    words = ("to=openai", "run=small", f"output={tmp_path}", "model=m", "job.method=dpo", "dry_run=true")
+    assert publish(*words) == 0
+    assert "2 kept rows have no dropped answer with a lower score" in capsys.readouterr().err
+
+
 def test_preference_files_have_the_documented_fields(tmp_path: Path) -> None:
     scored_run(tmp_path)
     first = lines(export(tmp_path, "openai_preference") / f"{ARM}.train.jsonl")[0]

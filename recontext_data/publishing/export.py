@@ -70,7 +70,8 @@ def publish(run: "Run", options: Mapping[str, str]) -> int:
         for split in run.splits(arm):
             path = folder / file_name(arm, split, format)
             count = write(run, arm, split, format=format, path=path)
-            print(f"{path}  {count:,} {format.source}")
+            left = run.num_rows(arm, split) - count
+            print(f"{path}  {count:,} {format.source}{f'; {unpaired(left)}' if left else ''}")
             if count:
                 files[arm, split] = path
     if format.name in WITH_CONFIGS:
@@ -83,6 +84,11 @@ def file_name(arm: str, split: str, format: Format) -> str:
     return f"{arm}.{split}.{format.suffix}"
 
 
+def unpaired(count: int) -> str:
+    """What became of kept rows that are in no pair."""
+    return f"{count:,} kept rows have no dropped answer with a lower score"
+
+
 def write(run: "Run", arm: str, split: str, *, format: Format, path: Path) -> int:
     """Writes one split of an arm in a format; returns how many rows or pairs.
 
@@ -93,8 +99,9 @@ def write(run: "Run", arm: str, split: str, *, format: Format, path: Path) -> in
 
     rows = (format.convert(row) for row in source(run, arm, split, format=format))
     count = write_lines(path, rows) if format.suffix == "jsonl" else write_parquet(path, rows, schema=schema(format))
-    if not count and split == "train":
+    if not count:
         path.unlink()
+    if not count and split == "train":
         raise DataError(f"{arm}: no {format.source} to write; every dropped answer ties with the kept one or has no score")
     return count
 

@@ -71,6 +71,8 @@ class Preflight:
     """The first few."""
     first: dict[str, str] = field(default_factory=dict)
     """Reason -> the first row that was left out for it."""
+    unpaired: int = 0
+    """Rows of preference runs that are in no pair."""
     duplicates: int = 0
     rows_in: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)

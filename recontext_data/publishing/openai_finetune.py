@@ -199,9 +199,11 @@ async def prepare(
         for split in source.splits(arm):
             if split == "validation" and not options.job.validation:
                 continue
-            before = preflight.dropped.total()
+            before, rows = preflight.dropped.total(), source.num_rows(arm, split)
             examples = source.examples(arm, split, method=options.job.method)
             file = await preflight.write(examples, arm=arm, split=split, folder=folder)
+            if rows is not None:
+                preflight.unpaired += rows - preflight.rows_in[f"{arm}.{split}"]
             if options.on_bad == "drop" or not preflight.dropped:
                 check_size(file, preflight.dropped.total() - before)
             if file.num_rows:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recontext_data.errors import InputError
+from recontext_data.publishing.export import unpaired
 from recontext_data.publishing.openai_config import OpenAIOptions
 from recontext_data.publishing.sources import Source
 
@@ -18,6 +19,8 @@ def report_rows(preflight: "Preflight", screen: "Screen", *, path: Path | None) 
     """What the check found: rows in, good, bad by reason with the first ids."""
     bad, rows = preflight.dropped.total(), preflight.rows_in.total()
     screen.note(f"{rows:,} rows checked: {rows - bad:,} good, {bad:,} bad")
+    if preflight.unpaired:
+        screen.note(unpaired(preflight.unpaired))
     if preflight.duplicates:
         screen.note(f"{preflight.duplicates:,} rows say exactly what another row of their file says")
     if bad:

@@ -40,6 +40,9 @@ class Source(Protocol):
     def splits(self, arm: str) -> list[str]:
         """The splits of an arm."""
 
+    def num_rows(self, arm: str, split: str) -> int | None:
+        """How many rows a split is known to have; None where that is not known before they are read."""
+
     def examples(self, arm: str, split: str, *, method: str) -> Iterator[Example]:
         """Rows on their way into a file."""
 
@@ -77,6 +80,10 @@ class RunSource:
     def splits(self, arm: str) -> list[str]:
         """The splits of an arm."""
         return self.run.splits(arm)
+
+    def num_rows(self, arm: str, split: str) -> int | None:
+        """As the manifest counts them."""
+        return self.run.num_rows(arm, split)
 
     def examples(self, arm: str, split: str, *, method: str) -> Iterator[Example]:
         """Rows, or for dpo pairs of them, as OpenAI's files have them."""
@@ -136,6 +143,10 @@ class FileSource:
     def splits(self, arm: str) -> list[str]:
         """train, and validation where there is a second file."""
         return ["train", "validation"][: len(self.files)]
+
+    def num_rows(self, arm: str, split: str) -> int | None:
+        """Not known."""
+        return None
 
     def examples(self, arm: str, split: str, *, method: str) -> Iterator[Example]:
         """The lines of the file, bad ones too, each by its number."""
