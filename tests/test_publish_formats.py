@@ -139,6 +139,23 @@ def test_where_nothing_was_dropped_for_being_worse_there_is_no_preference(
     assert "select.keep=all: nothing was dropped for being worse" in error_line(capsys.readouterr().err)
 
 
+def test_answers_that_were_rewritten_are_not_set_against_those_that_were_not(tmp_path: Path) -> None:
+    folder = scored_run(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["recipe"]["completion"] = {"reasoning": "drop"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="completion.reasoning=drop: the kept answers were changed"):
+        list(pairs(open_run(str(folder)), ARM, "train"))
+
+
+def test_a_least_score_is_a_preference_too(tmp_path: Path) -> None:
+    folder = scored_run(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["recipe"]["select"] |= {"keep": "all", "min_score": 0.9}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert len(list(pairs(open_run(str(folder)), ARM, "train"))) == 14
+
+
 def test_sharegpt_has_conversations_and_marks_the_trained_turn(tmp_path: Path) -> None:
     make_run(tmp_path, arms=(ARM,))
     first = lines(export(tmp_path, "sharegpt") / f"{ARM}.train.jsonl")[0]

@@ -1,10 +1,11 @@
 """Preference pairs of an arm: a kept answer against a dropped one of the same task, both under the training prompt.
 
 A dropped answer is rejected only where the judge scored it below the kept one: a tie is no preference, and an answer without
-a score has not been found worse. Arms that kept everything, or kept at random, have nothing to prefer.
+a score has not been found worse. Arms that kept everything, or kept at random, have nothing to prefer, and where reasoning was
+dropped or rewritten in the kept answers the two sides would differ by that too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,8 @@ def _dropped(run: "Run", arm: str) -> dict[str, list[tuple[str, str, float]]]:
     """Task -> (candidate, text, score) of what was dropped in this arm and has a score."""
     import polars as pl
 
+    _require_preference(run.manifest["recipe"])
     select = run.manifest["recipe"]["select"]
-    if select["keep"] != "best":
-        raise DataError(
-            f"select.keep={select['keep']}: nothing was dropped for being worse, so there is no preference in this run; "
-            "build it with select.keep=best and a judge that scores"
-        )
     tables = {name: run.path / f"{name}.parquet" for name in ("candidates", "judgements", "selection")}
     for path in tables.values():
         if not path.exists():
@@ -84,6 +81,21 @@ def _dropped(run: "Run", arm: str) -> dict[str, list[tuple[str, str, float]]]:
         .collect()
     )
     return _by_task(found)
+
+
+def _require_preference(recipe: Mapping[str, Any]) -> None:
+    """Raises DataError where what was kept is not better than what was dropped, or not of the same kind."""
+    select, reasoning = recipe["select"], recipe.get("completion", {}).get("reasoning", "keep")
+    if select["keep"] != "best" and select.get("min_score") is None:
+        raise DataError(
+            f"select.keep={select['keep']}: nothing was dropped for being worse, so there is no preference in this run; "
+            "build it with select.keep=best and a judge that scores"
+        )
+    if reasoning != "keep":
+        raise DataError(
+            f"completion.reasoning={reasoning}: the kept answers were changed and the dropped ones were not, so they would "
+            "differ in more than what was preferred; build with completion.reasoning=keep"
+        )
 
 
 def _by_task(found: "pl.DataFrame") -> dict[str, list[tuple[str, str, float]]]:
