@@ -144,7 +144,7 @@ def test_answers_that_were_rewritten_are_not_set_against_those_that_were_not(tmp
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["recipe"]["completion"] = {"reasoning": "drop"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="completion.reasoning=drop: the kept answers were changed"):
+    with pytest.raises(DataError, match=r"completion\.reasoning=drop: the kept answers were changed"):
         list(pairs(open_run(str(folder)), ARM, "train"))
 
 
