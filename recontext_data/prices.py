@@ -30,6 +30,8 @@ class Price(Config):
     """Completion tokens, reasoning included."""
     cached_input: float | None = Field(default=None, ge=0)
     """Prompt tokens that the provider had cached; `input` where left out."""
+    training: float | None = Field(default=None, ge=0)
+    """Tokens trained on by the provider's fine-tuning, times the epochs; left out where it is not known."""
     date: datetime.date | None = None
     """When the provider listed it."""
     source: str = ""

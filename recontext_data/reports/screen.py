@@ -12,7 +12,7 @@ wrote is shown as text: never as rich's markup, and never as the terminal's own 
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -108,6 +108,12 @@ class Screen:
         console.print()
         for line in tables.plan_lines(plan):
             console.print(self._safe(line), soft_wrap=True)
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table of results; the first column is a name and gives way."""
+        from recontext_data.reports import tables
+
+        self._console(self._out).print(tables.table(headers, rows, safe=self._safe, name_cells=44))
 
     def _start(self, tracker: Tracker, *, terminal: bool) -> None:
         with self._lock:
