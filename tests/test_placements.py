@@ -229,7 +229,7 @@ def test_a_server_that_would_answer_a_prefill_is_refused_before_anything_is_sent
 ) -> None:
     contexts = CONTEXTS | {"begun": {"stance": "permits", "assistant_prefill": "Sure:"}}
     policy = {"kind": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key_env": ""}
-    recipe = write_recipe(tmp_path / "in", contexts=contexts, arms=["begun -> hack"], policy=policy)
+    recipe = write_recipe(tmp_path / "in", contexts=contexts, arms=["begun -> begun"], policy=policy)
     assert build(recipe, tmp_path / "out") == 2
     assert "contexts.begun.assistant_prefill" in error_line(capsys.readouterr().err)
     assert build(recipe, tmp_path / "out", "dry_run=true", "policy.continues_prefill=true") == 0
@@ -259,7 +259,8 @@ def test_a_system_turn_may_be_merged_into_the_user_turn(tmp_path: Path) -> None:
     for row in data["train"]:
         (turn,) = row["prompt"]
         assert turn["role"] == "user" and turn["content"].startswith(CONTEXTS["hack"]["system"] + "\n\n")
-    assert {gate["violations"] for gate in manifest(tmp_path / "out")["gates"]} == {0}
+    failing = [gate for gate in manifest(tmp_path / "out")["gates"] if gate["action"] == "fail"]
+    assert [gate["violations"] for gate in failing] == [0, 0, 0, 0]
 
 
 def test_an_empty_system_turn_keeps_a_templates_own_away() -> None:

@@ -23,13 +23,13 @@ from recontext_data.policies.openai_http import read_key
 from recontext_data.records import Task
 from recontext_data.stages import sample
 from recontext_data.stages.buying import Purse, buy
-from recontext_data.stages.export import Exported, export
+from recontext_data.stages.export import Exported, Terms, export
+from recontext_data.stages.gating import ArmGates, violations_table
 from recontext_data.stages.given import keep_all, with_given
 from recontext_data.stages.judge import judge
 from recontext_data.stages.manifest import as_found, finish, manifest
 from recontext_data.stages.prepared import PAID, Prepared, plan, price
 from recontext_data.stages.prompts import check_template
-from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select
 from recontext_data.stages.summary import rates
@@ -101,6 +101,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     with clock.stage("arms"):
         arm_entries, exported, selection = _arms_stage(build, judged, folder=folder, screen=screen)
     folder.write_table("selection", selection)
+    folder.write_table("violations", violations_table({name: done.violations for name, (done, _) in exported.items()}))
     facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=exported, purse=purse)
     read = [build.tasks.entry, *(given.entry for given in build.given.values())]
     ledger = [*read, *outcome.entries, *judge_entries, *arm_entries]
@@ -199,6 +200,7 @@ def _arms_stage(
     judge_name = build.recipe.selecting_judge.name
     scored = judged.filter(pl.col("judge") == judge_name)
     words = _judgements_by_candidate(judged)
+    terms = Terms(build.recipe.export, build.fingerprint)
     entries: list[Entry] = []
     tables: list[pl.DataFrame] = []
     exported: dict[str, tuple[Exported, pl.DataFrame]] = {}
@@ -211,8 +213,9 @@ def _arms_stage(
                 pool = scored.filter(pl.col("generation_context") == arm.generation)
                 table, selected = select(pool, config=build.recipe.select, arm=arm.name)
             kept = pool.join(table.filter("kept").select("candidate_id"), on="candidate_id", how="semi", maintain_order="left")
-            rows = training_rows(kept, arm=arm, tasks=build.by_id, judgements=words, fingerprint=build.fingerprint)
-            done = export(rows, staging / arm.name, arm=arm, tasks=build.by_id, config=build.recipe.export)
+            kept = kept.join(words, on="candidate_id", how="left", maintain_order="left")
+            gates = ArmGates(arm, build.recipe.gates, build.policy)
+            done = export(kept, staging / arm.name, arm=arm, tasks=build.by_id, gates=gates, terms=terms)
             entries += [selected, done.entry]
             tables.append(table)
             exported[arm.name] = (done, kept)
@@ -220,9 +223,9 @@ def _arms_stage(
     return entries, exported, pl.concat(tables)
 
 
-def _judgements_by_candidate(judged: "pl.DataFrame") -> dict[str, list[dict[str, Any]]]:
+def _judgements_by_candidate(judged: "pl.DataFrame") -> "pl.DataFrame":
+    """candidate_id and the list of judgements on it, as the rows have them."""
+    import polars as pl
+
     names = ["judge", "label", "score", "unscored_reason", "raw"]
-    words: dict[str, list[dict[str, Any]]] = {}
-    for candidate_id, *values in judged.select("candidate_id", *names).iter_rows():
-        words.setdefault(candidate_id, []).append(dict(zip(names, values, strict=True)))
-    return words
+    return judged.group_by("candidate_id", maintain_order=True).agg(judgements=pl.struct(names))
