@@ -14,6 +14,7 @@ from recontext_data.errors import RecipeError, RecontextError, did_you_mean
 
 VERBS = {
     "build": "sample, judge, select, recontextualize, export: from a recipe to datasets",
+    "preview": "show every prompt, every arm's rewriting, and what a build would cost; samples nothing",
     "train": "fine-tune the policy on each arm, for each seed, with TRL",
     "evaluate": "measure every trained model under every context",
     "replies": "what was sampled and is stored: count, check, find, prune",

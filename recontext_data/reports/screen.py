@@ -24,6 +24,7 @@ from recontext_data.reports.text import one_line, visible
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.live import Live
+    from rich.text import Text
 
 _PIPE_COLUMNS = 80
 _REDRAWS_PER_SECOND = 8
@@ -107,6 +108,15 @@ class Screen:
         console.print()
         for line in tables.plan_lines(plan):
             console.print(self._safe(line), soft_wrap=True)
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether results can be told apart by colour."""
+        return self._console(self._out).color_system is not None
+
+    def print(self, text: "Text") -> None:
+        """A result in rich's own text, whose characters the caller has made visible."""
+        self._console(self._out).print(text, soft_wrap=True)
 
     def _start(self, tracker: Tracker, *, terminal: bool) -> None:
         with self._lock:
