@@ -317,6 +317,31 @@ def test_a_validation_task_that_equals_a_training_task_is_left_out(tmp_path: Pat
     assert row["dropped"]["gate overlap"] > 0 and row["in"] == 16 * 4
 
 
+@pytest.mark.parametrize(("action", "kept"), [("drop", 2), ("report", 3), ("fail", None)])
+def test_evaluation_tasks_that_were_trained_on_are_left_out_said_or_refused(
+    action: str, kept: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from recontext_data.environments.base import TaskSet
+    from recontext_data.errors import GateFailed
+    from recontext_data.ledger import entry
+    from recontext_data.reports.screen import Screen
+    from recontext_data.stages.gating import held_out
+
+    trained = numbered(["a", "b"], ["Add two numbers.", "Sort a list."])
+    own = numbered(["x", "y", "z"], ["Reverse it.", "add TWO numbers", "Sum it."])
+    tasks = TaskSet(own, entry("tasks", "all", rows_in=3, kept=3))
+    gates = Gates.model_validate({"overlap": action})
+    if kept is None:
+        with pytest.raises(GateFailed, match="1 of 3 evaluation tasks are training tasks word for word"):
+            held_out(tasks, trained=trained, gates=gates, screen=Screen())
+        return
+    left = held_out(tasks, trained=trained, gates=gates, screen=Screen())
+    assert len(left.tasks) == kept
+    assert "1 of 3 evaluation tasks are training tasks word for word" in capsys.readouterr().err
+    with pytest.raises(GateFailed, match="no evaluation task is left"):
+        held_out(TaskSet(trained, tasks.entry), trained=trained, gates=Gates(), screen=Screen())
+
+
 def numbered(ids: list[str], texts: list[str]) -> list[Task]:
     return [
         Task(task_id=i, messages=[{"role": "user", "content": text}], payload={}, split="s")

@@ -6,9 +6,11 @@ found are looked at one by one. So a million clean rows take seconds.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from recontext_data.environments.base import TaskSet
+from recontext_data.errors import GateFailed
 from recontext_data.gates import ECHO, Action, Gates, LeakCheck, Violation, presence_in
 from recontext_data.overlap import Overlap, overlap, task_texts
 from recontext_data.records import Messages, Task
@@ -16,6 +18,8 @@ from recontext_data.stages.recontextualize import ArmPlan, Batch
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from recontext_data.reports.screen import Screen
 
 KEPT_VIOLATIONS = 10_000
 """Of a gate in an arm, with their row ids; the count is of all."""
@@ -220,6 +224,32 @@ def _continued(prompt: Messages, completion: str) -> Messages:
     if prompt[-1]["role"] == "assistant":
         return [*prompt[:-1], {"role": "assistant", "content": prompt[-1]["content"] + completion}]
     return [*prompt, {"role": "assistant", "content": completion}]
+
+
+def held_out(tasks: TaskSet, *, trained: Sequence[Task], gates: Gates, screen: "Screen") -> TaskSet:
+    """The tasks that models may be measured on: without those of the training set, as the overlap gates say.
+
+    Raises:
+        GateFailed: a gate is set to fail, or no task is left.
+    """
+    shared = overlap(trained, tasks.tasks)
+    dropped: set[str] = set()
+    for gate, ids, what in (
+        ("overlap", shared.equal, "are training tasks word for word"),
+        ("near_overlap", shared.near, "share 13 words in a row with a training task"),
+    ):
+        action: Action = getattr(gates, gate)
+        if not ids:
+            continue
+        words = f"{len(ids)} of {len(tasks.tasks)} evaluation tasks {what} (gates.{gate}: {action}), such as {ids[0]}"
+        if action == "fail":
+            raise GateFailed(f"{words}; choose another evaluation.split, or set gates.{gate}=drop")
+        screen.note(f"{words}{'; they are left out' if action == 'drop' else ''}")
+        dropped |= set(ids) if action == "drop" else set()
+    kept = [task for task in tasks.tasks if task.task_id not in dropped]
+    if not kept:
+        raise GateFailed("no evaluation task is left that models were not trained on; choose another evaluation.split")
+    return replace(tasks, tasks=kept) if dropped else tasks
 
 
 def violations_table(by_arm: Mapping[str, Sequence[Violation]]) -> "pl.DataFrame":
