@@ -147,7 +147,7 @@ class Context(Config):
         """The text and its paraphrases; none for a context that only changes the environment."""
         return [self.text, *self.paraphrases] if self.text or self.placement != "environment" else []
 
-    @property
+    @cached_property
     def varies(self) -> bool:
         """Whether the text differs between tasks."""
         return self.template or bool(self.paraphrases)
@@ -158,8 +158,9 @@ class Context(Config):
         Raises:
             RecipeError: the template cannot be filled from this task, or gives no text.
         """
-        pool = self.texts
-        text = drawn(pool, task.messages, seed=self.paraphrase_seed) if pool else ""
+        if not self.varies:
+            return self.text
+        text = drawn(self.texts, task.messages, seed=self.paraphrase_seed)
         return self._filled(text, task, name)
 
     def texts_for(self, task: Task, *, name: str = "") -> list[str]:

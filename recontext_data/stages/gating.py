@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recontext_data.environments.base import TaskSet
 from recontext_data.errors import GateFailed
 from recontext_data.gates import ECHO, Action, Gates, LeakCheck, Violation, presence_in
-from recontext_data.overlap import Overlap, overlap, task_texts
+from recontext_data.overlap import overlap, task_texts
 from recontext_data.records import Messages, Task
 from recontext_data.stages.recontextualize import ArmPlan, Batch
 
@@ -41,18 +41,20 @@ class ArmGates:
     counts: Counter[str] = field(default_factory=Counter)
     looked_at: dict[str, int] = field(default_factory=dict)
     """Rows that a gate looked at, where not at all of them."""
-    _shared: Overlap = field(default_factory=lambda: Overlap([], []))
-    _doubled: frozenset[str] = frozenset()
+    _marks: "dict[str, tuple[pl.Series, str]]" = field(default_factory=dict)
+    """For what is compared between rows: which rows fail, in their order, and the words for it."""
     _step: int = 1
 
     def prepare(self, kept: "pl.DataFrame", tasks: Mapping[str, Task], *, validation: Sequence[str]) -> None:
         """What is compared between rows: tasks of both splits, and rows that are there twice. `validation`: task ids."""
-        held = set(validation)
-        own = [tasks[task_id] for task_id in kept["task_id"].unique(maintain_order=True)]
-        self._shared = overlap(
-            [task for task in own if task.task_id not in held], [task for task in own if task.task_id in held]
-        )
-        self._doubled = _repeated(kept, own)
+        held, texts = set(validation), kept["task_id"]
+        own = [tasks[task_id] for task_id in texts.unique(maintain_order=True)]
+        shared = overlap([task for task in own if task.task_id not in held], [task for task in own if task.task_id in held])
+        self._marks = {
+            "overlap": (texts.is_in(shared.equal), "validation task"),
+            "near_overlap": (texts.is_in(shared.near), "validation task"),
+            "duplicates": (_repeated(kept, own), "an earlier row is the same"),
+        }
         self._step = max(1, len(kept) // TOKENISED)
         for gate, method in (("length", "window"), ("renderer", "encode")):
             if getattr(self.policy, method, None) is None:
@@ -69,7 +71,7 @@ class ArmGates:
         violations = [
             *self._prompts(batch),
             *self._completions(batch),
-            *self._between(batch),
+            *self._between(batch, first),
             *self._lengths(batch),
             *self._tokens(batch, first),
         ]
@@ -142,17 +144,11 @@ class ArmGates:
         ]
         return leaks + [Violation("echo", ids[row], "completion") for row in texts.str.contains(ECHO).arg_true().to_list()]
 
-    def _between(self, batch: Batch) -> list[Violation]:
-        import polars as pl
-
-        found = []
-        for gate, task_ids in (("overlap", self._shared.equal), ("near_overlap", self._shared.near)):
-            if task_ids:
-                rows = batch.kept.filter(pl.col("task_id").is_in(task_ids))["candidate_id"]
-                found += [Violation(gate, row_id, "validation task") for row_id in rows]
-        if self._doubled:
-            rows = batch.kept.filter(pl.col("candidate_id").is_in(self._doubled))["candidate_id"]
-            found += [Violation("duplicates", row_id, "an earlier row is the same") for row_id in rows]
+    def _between(self, batch: Batch, first: int) -> list[Violation]:
+        ids, found = batch.kept["candidate_id"], []
+        for gate, (marks, words) in self._marks.items():
+            rows = marks.slice(first, len(ids)).arg_true()
+            found += [Violation(gate, row_id, words) for row_id in ids.gather(rows).to_list()]
         return found
 
     def _lengths(self, batch: Batch) -> list[Violation]:
@@ -205,14 +201,14 @@ def _suspects(texts: "pl.Series", patterns: list[str] | None) -> list[int]:
     return found
 
 
-def _repeated(kept: "pl.DataFrame", tasks: Sequence[Task]) -> frozenset[str]:
-    """Rows with the prompt and completion of an earlier one; tasks may say the same under two ids."""
+def _repeated(kept: "pl.DataFrame", tasks: Sequence[Task]) -> "pl.Series":
+    """Whether each row has the prompt and completion of an earlier one; tasks may say the same under two ids."""
     import polars as pl
 
     texts = pl.DataFrame({"task_id": [task.task_id for task in tasks], "prompt": task_texts(tasks).hash(seed=13)})
-    rows = kept.select("candidate_id", "task_id", answer=pl.col("completion").hash(seed=13))
+    rows = kept.select("task_id", answer=pl.col("completion").hash(seed=13))
     rows = rows.join(texts, on="task_id", how="left", maintain_order="left")
-    return frozenset(rows.filter(~pl.struct("prompt", "answer").is_first_distinct())["candidate_id"])
+    return rows.select(~pl.struct("prompt", "answer").is_first_distinct()).to_series()
 
 
 def _most_tokens(prompt: Messages, completion: str) -> int:
