@@ -205,7 +205,8 @@ def _repeated(kept: "pl.DataFrame", tasks: Sequence[Task]) -> "pl.Series":
     """Whether each row has the prompt and completion of an earlier one; tasks may say the same under two ids."""
     import polars as pl
 
-    texts = pl.DataFrame({"task_id": [task.task_id for task in tasks], "prompt": task_texts(tasks).hash(seed=13)})
+    ids = pl.Series([task.task_id for task in tasks], dtype=pl.String)  # of no tasks, too
+    texts = pl.DataFrame({"task_id": ids, "prompt": task_texts(tasks).hash(seed=13)})
     rows = kept.select("task_id", answer=pl.col("completion").hash(seed=13))
     rows = rows.join(texts, on="task_id", how="left", maintain_order="left")
     return rows.select(~pl.struct("prompt", "answer").is_first_distinct()).to_series()
