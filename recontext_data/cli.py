@@ -18,6 +18,7 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 VERBS = {
     "build": "sample, judge, select, recontextualize, export: from a recipe to datasets",
+    "preview": "show every prompt, every arm's rewriting, and what a build would cost; samples nothing",
     "train": "fine-tune the policy on each arm, for each seed, with TRL",
     "evaluate": "measure every trained model under every context",
     "publish": "take the datasets to a hub, a fine-tuning API, or files that trainers read",

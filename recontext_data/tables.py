@@ -73,6 +73,13 @@ SELECTION = (
     Column("reason", "string", "select", "why it was kept or dropped"),
 )
 
+VIOLATIONS = (
+    Column("arm", "string", "export", "the arm"),
+    Column("gate", "string", "export", "the gate that the row fails"),
+    Column("candidate_id", "string", "export", "the row"),
+    Column("where", "string", "export", "where in it"),
+)
+
 TRAINING_ROWS = (
     Column("prompt", "messages", "recontextualize", "the task under the training context"),
     Column("completion", "messages", "recontextualize", "one assistant turn: the answer given under the generation context"),

@@ -24,6 +24,7 @@ from recontext_data.reports.text import one_line, visible
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.live import Live
+    from rich.text import Text
 
 _PIPE_COLUMNS = 80
 _REDRAWS_PER_SECOND = 8
@@ -114,6 +115,15 @@ class Screen:
         from recontext_data.reports import tables
 
         self._console(self._out).print(tables.table(headers, rows, safe=self._safe, name_cells=44))
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether results can be told apart by colour."""
+        return self._console(self._out).color_system is not None
+
+    def print(self, text: "Text") -> None:
+        """A result in rich's own text, whose characters the caller has made visible."""
+        self._console(self._out).print(text, soft_wrap=True)
 
     def _start(self, tracker: Tracker, *, terminal: bool) -> None:
         with self._lock:
