@@ -14,7 +14,7 @@ key that two builds bought at once keeps the reply written first. To look inside
 or, of what is sealed, without any of this: SELECT * FROM 'replies/segment-*.parquet'.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -71,12 +71,17 @@ class ReplyStore:
             self._leave_journal()
 
     def append(self, replies: Iterable[Reply], *, asked: Asked | None = None) -> None:
-        """Writes completions and syncs them; when this returns they survive a power cut.
+        """Writes completions and syncs them; when this returns they survive a power cut. Raises as `append_together`."""
+        self.append_together(([reply] for reply in replies), asked=asked)
+
+    def append_together(self, groups: Iterable[Sequence[Reply]], *, asked: Asked | None = None) -> None:
+        """As `append`; a kill half-way leaves of each group all or nothing. What came in one answer belongs together: asked
+        for a part of it, the server would draw that with another seed.
 
         Raises:
             StoreError: the disk is full or the folder cannot be written; earlier replies are intact.
         """
-        lines = b"".join(journal.line(reply, asked(reply.key) if asked else None) for reply in replies)
+        lines = b"".join(journal.line(group, asked) for group in groups if group)
         if not lines:
             return
         with writing(self.folder):
