@@ -78,9 +78,23 @@ def requests(count: int, *, n: int = 1) -> list[Request]:
     ]
 
 
-def spend(tmp_path: Path, policy: Policy, purse: Purse, asked: list[Request], *, max_failures: int = 0) -> None:
-    with ReplyStore(tmp_path) as store:
-        asyncio.run(buy(asked, policy=policy, store=store, tracker=Nobody(), max_failures=max_failures, purse=purse))
+def spend(
+    tmp_path: Path,
+    policy: Policy,
+    purse: Purse,
+    asked: list[Request],
+    *,
+    max_failures: int = 0,
+    kind: type[ReplyStore] = ReplyStore,
+) -> None:
+    async def bought() -> None:
+        try:
+            await buy(asked, policy=policy, store=store, tracker=Nobody(), max_failures=max_failures, purse=purse)
+        finally:
+            await policy.close()
+
+    with kind(tmp_path) as store:
+        asyncio.run(bought())
 
 
 def stored(tmp_path: Path, asked: list[Request]) -> pl.DataFrame:
@@ -126,8 +140,7 @@ def test_a_slow_disk_holds_up_what_is_sent_and_not_what_is_kept(tmp_path: Path) 
     asked = requests(60)
     with FaultServer(Faults(latency_seconds=0.005)) as server:
         policy = OpenAIConfig(model="m", base_url=server.base_url, api_key_env="", max_concurrency=8).build()
-        with SlowStore(tmp_path) as store:
-            asyncio.run(buy(asked, policy=policy, store=store, tracker=Nobody(), max_failures=0))
+        spend(tmp_path, policy, Purse(), asked, kind=SlowStore)
         assert len(server.seen) == len(stored(tmp_path, asked)) == 60
     assert max(at_stake) <= 8
 

@@ -32,7 +32,7 @@ MARK = b'{"crc32":"'
 STALE_SECONDS = 3600
 """Age at which a lock without a journal is removed."""
 
-BATCH = 1024
+BATCH = 256
 """Lines that are read at once."""
 
 _DIGEST_END = len(MARK) + 8

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
-ROLL_BYTES = 8 * 2**20
+ROLL_BYTES = 2 * 2**20
 """A journal longer than this is sealed and another begun: it bounds what sealing takes: 30 MB, a quarter second."""
 
 MERGE_ABOVE = 64

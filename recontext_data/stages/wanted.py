@@ -1,0 +1,144 @@
+"""What a build wants: every completion under its content key, and the requests for those that are missing.
+
+A million completions are a table, not a million objects: keys are hashed in one tight loop into columns, and a request is
+made when it is pulled. Pure but for Polars.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from recontext_data.contexts import render
+from recontext_data.records import Request, Sampling, Task, content_hash
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from recontext_data.stages.sample import Pool
+
+CHUNK = 4096
+"""Completions that are listed at once; a list of Python objects takes several times the memory of a table."""
+
+
+def wanted(tasks: Sequence[Task], pools: "Sequence[Pool]", *, how: str, seed: int) -> "pl.DataFrame":
+    """Every completion wanted, by pool, task and k.
+
+    A key is the hash of the rendered messages, of `how` (the policy's identity and the sampling parameters), the seed and
+    k; nothing in it depends on names, order or place.
+
+    Returns:
+        candidate_id, task_id, generation_context, role, k, seed, reply_key, and `place`: the number of the first (pool,
+        task) with this prompt, pools counted before tasks. Tasks with the same prompt share its replies, as the same
+        content.
+    """
+    import polars as pl
+
+    places: dict[bytes, int] = {}
+    parts = [_empty()]
+    for number, pool in enumerate(pools):
+        step = max(1, CHUNK // pool.n)
+        for start in range(0, len(tasks), step):
+            rows = _Columns(pool)
+            for index, task in enumerate(tasks[start : start + step], number * len(tasks) + start):
+                prompt = content_hash(render(task.messages, pool.context, name=pool.name))
+                rows.add(task.task_id, prompt, places.setdefault(bytes.fromhex(prompt), index), how=how, seed=seed)
+            parts.append(rows.table())
+    return pl.concat(parts)
+
+
+class _Columns:
+    """What one pool wants of some tasks."""
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._name = orjson.dumps(pool.name)
+        self._task_ids: list[str] = []
+        self._places: list[int] = []
+        self._ids: list[str] = []
+        self._seeds: list[int] = []
+        self._keys: list[str] = []
+
+    def add(self, task_id: str, prompt: str, place: int, *, how: str, seed: int) -> None:
+        """All completions of one task.
+
+        The three hashes are `content_hash` of [seed, prompt, k] (as `derive_seed` takes it), [prompt, how, draw, k] and
+        [task_id, pool, k, key], their JSON written by hand: this is the loop that a million completions go through.
+        """
+        sha256 = hashlib.sha256
+        seed_stem = sha256(b'[%d,"%s",' % (seed, prompt.encode()))
+        key_stem = sha256(b'["%s","%s",' % (prompt.encode(), how.encode()))
+        id_stem = sha256(b"[%s,%s," % (orjson.dumps(task_id), self._name))
+        for k in range(self._pool.n):
+            digest = seed_stem.copy()
+            digest.update(b"%d]" % k)
+            draw = int.from_bytes(digest.digest()[:8], "big") >> 1
+            digest = key_stem.copy()
+            digest.update(b"%d,%d]" % (draw, k))
+            key = digest.hexdigest()
+            digest = id_stem.copy()
+            digest.update(b'%d,"%s"]' % (k, key.encode()))
+            self._seeds.append(draw)
+            self._keys.append(key)
+            self._ids.append(digest.hexdigest()[:24])
+        self._task_ids += [task_id] * self._pool.n
+        self._places += [place] * self._pool.n
+
+    def table(self) -> "pl.DataFrame":
+        import polars as pl
+
+        count = len(self._keys)
+        columns: dict[str, Any] = {
+            "candidate_id": self._ids,
+            "task_id": self._task_ids,
+            "generation_context": [self._pool.name] * count,
+            "role": [self._pool.role] * count,
+            "k": list(range(self._pool.n)) * (count // self._pool.n),
+            "seed": self._seeds,
+            "reply_key": self._keys,
+            "place": self._places,
+        }
+        return pl.DataFrame(columns, schema=_schema())
+
+
+def _schema() -> "dict[str, type[pl.DataType]]":
+    import polars as pl
+
+    texts = ("candidate_id", "task_id", "generation_context", "role")
+    return {**dict.fromkeys(texts, pl.String), "k": pl.Int64, "seed": pl.Int64, "reply_key": pl.String, "place": pl.UInt32}
+
+
+def _empty() -> "pl.DataFrame":
+    import polars as pl
+
+    return pl.DataFrame(schema=_schema())
+
+
+class Requests:
+    """What must be bought, one request per prompt with the ranks that are missing; each is made anew when it is pulled."""
+
+    def __init__(self, missing: "pl.DataFrame", *, tasks: Sequence[Task], pools: "Sequence[Pool]", sampling: Sampling) -> None:
+        rows = missing.select("place", "k", "seed", "reply_key")
+        if not rows["place"].is_sorted() or not rows["reply_key"].is_unique().all():  # some tasks have the same prompt
+            rows = rows.unique("reply_key", keep="first", maintain_order=True).sort("place", maintain_order=True)
+        self._rows = rows
+        self._tasks, self._pools, self._sampling = tasks, pools, sampling
+        self._len = rows["place"].n_unique()
+
+    @property
+    def num_completions(self) -> int:
+        """Completions that are missing: those of all requests."""
+        return len(self._rows)
+
+    def __len__(self) -> int:
+        return self._len
+
+    def __iter__(self) -> Iterator[Request]:
+        for place, rows in groupby(self._rows.iter_rows(), key=itemgetter(0)):
+            _, ks, seeds, keys = zip(*rows, strict=True)
+            pool = self._pools[place // len(self._tasks)]
+            messages = render(self._tasks[place % len(self._tasks)].messages, pool.context, name=pool.name)
+            yield Request(messages=messages, sampling=self._sampling, ks=ks, seeds=seeds, keys=keys, tag=pool.name)
