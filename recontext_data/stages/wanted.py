@@ -68,22 +68,14 @@ class _Columns:
         The three hashes are `content_hash` of [seed, prompt, k] (as `derive_seed` takes it), [prompt, how, draw, k] and
         [task_id, pool, k, key], their JSON written by hand: this is the loop that a million completions go through.
         """
-        sha256 = hashlib.sha256
-        seed_stem = sha256(b'[%d,"%s",' % (seed, prompt.encode()))
-        key_stem = sha256(b'["%s","%s",' % (prompt.encode(), how.encode()))
-        id_stem = sha256(b"[%s,%s," % (orjson.dumps(task_id), self._name))
+        sha256, name = hashlib.sha256, b"[%s,%s," % (orjson.dumps(task_id), self._name)
+        seed_stem, key_stem = b'[%d,"%s",' % (seed, prompt.encode()), b'["%s","%s",' % (prompt.encode(), how.encode())
         for k in range(self._pool.n):
-            digest = seed_stem.copy()
-            digest.update(b"%d]" % k)
-            draw = int.from_bytes(digest.digest()[:8], "big") >> 1
-            digest = key_stem.copy()
-            digest.update(b"%d,%d]" % (draw, k))
-            key = digest.hexdigest()
-            digest = id_stem.copy()
-            digest.update(b'%d,"%s"]' % (k, key.encode()))
+            draw = int.from_bytes(sha256(seed_stem + b"%d]" % k).digest()[:8], "big") >> 1
+            key = sha256(key_stem + b"%d,%d]" % (draw, k)).hexdigest()
             self._seeds.append(draw)
             self._keys.append(key)
-            self._ids.append(digest.hexdigest()[:24])
+            self._ids.append(sha256(name + b'%d,"%s"]' % (k, key.encode())).hexdigest()[:24])
         self._task_ids += [task_id] * self._pool.n
         self._places += [place] * self._pool.n
 
