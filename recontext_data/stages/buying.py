@@ -125,10 +125,12 @@ async def buy(
     """Samples the requests; each reply is on disk, synced, before it is counted. Returns key -> error of those that failed.
 
     Raises:
+        StoreError: the store cannot be written: found out before anything is sent, or when a disk is full.
         BuildStopped: more than `max_failures` failed for good, or the budget is spent. Everything that came is kept.
     """
     purse = purse or Purse()
     failures: dict[str, str] = {}
+    store.begin()
     source, under_way = iter(requests), UnderWay(dict(policy.identity))
     async with aclosing(_groups(policy, under_way.watched(purse.affordable(source)), purse)) as groups:
         async for group in groups:

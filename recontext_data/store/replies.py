@@ -15,6 +15,7 @@ or, of what is sealed, without any of this: SELECT * FROM 'replies/segment-*.par
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -70,6 +71,15 @@ class ReplyStore:
             # Whatever went wrong may go wrong again while sealing; the journal is safe, and the next build seals it.
             self._leave_journal()
 
+    def begin(self) -> None:
+        """Opens the journal, before anything is bought: a folder that cannot be written must be found out now.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with writing(self.folder):
+            self._journal = self._journal or journal.Journal(self.folder)
+
     def append(self, replies: Iterable[Reply], *, asked: Asked | None = None) -> None:
         """Writes completions and syncs them; when this returns they survive a power cut. Raises as `append_together`."""
         self.append_together(([reply] for reply in replies), asked=asked)
@@ -84,8 +94,9 @@ class ReplyStore:
         lines = b"".join(journal.line(group, asked) for group in groups if group)
         if not lines:
             return
+        self.begin()
+        assert self._journal is not None
         with writing(self.folder):
-            self._journal = self._journal or journal.Journal(self.folder)
             try:
                 self._journal.append(lines)
             except OSError:
@@ -202,6 +213,9 @@ class ReplyStore:
     def _leave_journal(self) -> None:
         if self._journal is not None:
             self._journal.close()
+            if not self._journal.bytes_synced:  # nothing was bought, so nothing is left behind
+                with suppress(OSError):
+                    self._journal.path.unlink()
             self._journal.release()
             self._journal = None
 
