@@ -6,7 +6,7 @@ made when it is pulled. Pure but for Polars.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from recontext_data.stages.sample import Pool
 
-CHUNK = 4096
+CHUNK = 1024
 """Completions that are listed at once; a list of Python objects takes several times the memory of a table."""
 
 
@@ -114,11 +114,11 @@ class Requests:
 
     def __init__(self, missing: "pl.DataFrame", *, tasks: Sequence[Task], pools: "Sequence[Pool]", sampling: Sampling) -> None:
         rows = missing.select("place", "k", "seed", "reply_key")
-        if not rows["place"].is_sorted() or not rows["reply_key"].is_unique().all():  # some tasks have the same prompt
+        if not _ascend(rows):  # some tasks have the same prompt
             rows = rows.unique("reply_key", keep="first", maintain_order=True).sort("place", maintain_order=True)
         self._rows = rows
         self._tasks, self._pools, self._sampling = tasks, pools, sampling
-        self._len = rows["place"].n_unique()
+        self._len = sum(1 for _ in groupby(rows["place"]))
 
     @property
     def num_completions(self) -> int:
@@ -134,3 +134,9 @@ class Requests:
             pool = self._pools[place // len(self._tasks)]
             messages = render(self._tasks[place % len(self._tasks)].messages, pool.context, name=pool.name)
             yield Request(messages=messages, sampling=self._sampling, ks=ks, seeds=seeds, keys=keys, tag=pool.name)
+
+
+def _ascend(rows: "pl.DataFrame") -> bool:
+    """Whether place and k only grow, so that no request and no key is there twice. Polars' own checks take more memory."""
+    pairs = zip(rows["place"], rows["k"], strict=True)
+    return all(before < after for before, after in pairwise(pairs))

@@ -116,7 +116,7 @@ class ReplyStore:
 
         wanted = pl.col("key").is_in(keys.cast(pl.String).unique().implode())
         columns = [name for name in segments.schema() if name not in _NOT_FOUND]
-        return segments.first_written(self.query(lambda rows: rows.filter(wanted).select(columns)))
+        return segments.first_written(self.query(lambda rows: rows.filter(wanted).select(columns), columns=columns))
 
     def find_keys(self, keys: "pl.Series") -> "pl.Series":
         """Those of the keys that are there, each once, in no particular order. Completions are not decoded.
@@ -129,11 +129,15 @@ class ReplyStore:
         if not any(self.folder.glob("*-*")):
             return keys.head(0)  # nothing was ever stored, and a first question to Polars takes memory
         wanted = pl.LazyFrame({"key": keys.cast(pl.String).unique()})
-        found = self.query(lambda rows: rows.select("key").join(wanted, on="key", how="semi"))
+        found = self.query(lambda rows: rows.select("key").join(wanted, on="key", how="semi"), columns=["key"])
         return found["key"].unique()
 
-    def query(self, question: "Callable[[pl.LazyFrame], pl.LazyFrame]") -> "pl.DataFrame":
+    def query(
+        self, question: "Callable[[pl.LazyFrame], pl.LazyFrame]", *, columns: Sequence[str] | None = None
+    ) -> "pl.DataFrame":
         """The answer to a question over everything: every byte verified, and asked again when a merge comes between.
+
+        `columns` are those that the question looks at, where it does not look at all.
 
         Raises:
             StoreError: as for `find`.
@@ -141,7 +145,7 @@ class ReplyStore:
         import polars as pl
 
         for _ in range(TRIES):
-            open_replies, paths = self._now()
+            open_replies, paths = self._now(columns)
             try:
                 self._verify(paths)
                 return question(_union(open_replies, paths)).collect()
@@ -219,9 +223,9 @@ class ReplyStore:
             self._journal.release()
             self._journal = None
 
-    def _now(self) -> "tuple[pl.DataFrame, list[Path]]":
+    def _now(self, columns: Sequence[str] | None = None) -> "tuple[pl.DataFrame, list[Path]]":
         # Journals first: one that is sealed meanwhile is then found as a segment.
-        return self._open_replies(), segments.listing(self.folder)
+        return self._open_replies(columns), segments.listing(self.folder)
 
     def _verify(self, paths: list[Path]) -> None:
         """Reads each segment whole once, since a flipped bit in a completion is a completion like any other."""
@@ -241,14 +245,14 @@ class ReplyStore:
         if all(path.exists() for path in paths):
             raise StoreError(f"{self.folder}: cannot be read: {' '.join(str(error).split())}") from error
 
-    def _open_replies(self) -> "pl.DataFrame":
-        """What the journals hold, those of other writers too."""
+    def _open_replies(self, columns: Sequence[str] | None) -> "pl.DataFrame":
+        """What the journals hold, those of other writers too; other columns than these are null."""
         import polars as pl
 
         frames = [pl.DataFrame(schema=segments.schema())]
         for path in segments.listing(self.folder, "journal-*.jsonl"):
             try:
-                rows, damaged = _read(path)
+                rows, damaged = _read(path, columns)
             except FileNotFoundError:
                 continue  # sealed meanwhile
             if damaged:
@@ -261,13 +265,14 @@ class ReplyStore:
             self.warnings.append(text)
 
 
-def _read(path: Path) -> "tuple[pl.DataFrame, list[bytes]]":
-    """What a journal holds, and its damaged lines."""
+def _read(path: Path, columns: Sequence[str] | None = None) -> "tuple[pl.DataFrame, list[bytes]]":
+    """What a journal holds (other columns than these are null), and its damaged lines."""
     import polars as pl
 
     frames, damaged = [], list[bytes]()
     for lines in journal.batches(path):
-        frames.append(pl.DataFrame(lines.rows, schema=segments.schema()))
+        rows = lines.rows if columns is None else [{name: row[name] for name in columns} for row in lines.rows]
+        frames.append(pl.DataFrame(rows, schema=segments.schema()))
         damaged += lines.damaged
     return pl.concat(frames), damaged
 
