@@ -57,7 +57,7 @@ def outcomes(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: R
 
     recipe = job.recipe
     plans = [(model, _plan(model, recipe, tasks, store)) for model in models]
-    missing = sum(len(request.ks) for _, ready in plans for request in ready.requests)
+    missing = sum(ready.requests.num_completions for _, ready in plans)
     failures: dict[str, dict[str, str]] = {}
     if missing:
         with screen.stage("evaluate", missing, unit="completions") as tracker:

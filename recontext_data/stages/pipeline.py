@@ -140,7 +140,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
 
 def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Outcome, Purse]:
     ready = plan(build, store)
-    missing = sum(len(request.ks) for request in ready.requests)
+    missing = ready.requests.num_completions
     failures: dict[str, str] = {}
     purse = _purse(build, ready, store)
     _require_affordable(build, purse, ready)
@@ -186,7 +186,7 @@ def _require_affordable(build: Prepared, purse: Purse, ready: Plan) -> None:
     if purse.budget_usd is None or purse.price is None or not isinstance(build.policy, OpenAIBatchPolicy):
         return
     prompt, _ = sample.token_counts(ready.requests, build.policy)
-    completion = sum(len(request.ks) for request in ready.requests) * build.recipe.sampler.max_tokens
+    completion = ready.requests.num_completions * build.recipe.sampler.max_tokens
     most = purse.spent_usd + purse.factor * purse.price.usd(prompt=prompt, completion=completion)
     if most > purse.budget_usd:
         raise BuildStopped(
