@@ -17,6 +17,7 @@ VERBS = {
     "train": "fine-tune the policy on each arm, for each seed, with TRL",
     "evaluate": "measure every trained model under every context",
     "replies": "what was sampled and is stored: count, check, find, prune",
+    "view": "read, compare and label what was built, in a browser on this machine",
     "power": "what an evaluation can see: from rates, tasks and seeds to the smallest visible effect",
 }
 HELP = ("-h", "--help", "help")

@@ -61,6 +61,11 @@ def line(reply: Reply, asked: Mapping[str, Any] | None) -> bytes:
         "asked": _json(asked),
         "written": time.time(),
     }
+    return checked(row)
+
+
+def checked(row: Mapping[str, Any]) -> bytes:
+    """A row that is not empty as one line with its checksum, as `batches` reads it."""
     body = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)[1:]
     return b'%s%08x",%s' % (MARK, zlib.crc32(body[:-1]), body)
 
