@@ -37,10 +37,17 @@ def application(site: Site, *, token: str, cookie: str) -> "ASGIApp":
     from starlette.applications import Starlette
     from starlette.routing import Route
 
+    async def runs(request: "Request") -> "Response":
+        return await _threaded(site, request, _runs)
+
+    async def reviewer(request: "Request") -> "Response":
+        return await _reviewer(site, request)
+
     routes = [
-        Route("/", lambda request: _threaded(site, request, _runs)),
+        Route("/", runs),
+        Route("/favicon.ico", _icon),
         Route("/static/{file}", _static),
-        Route("/reviewer", lambda request: _reviewer(site, request), methods=["POST"]),
+        Route("/reviewer", reviewer, methods=["POST"]),
     ]
     pages: dict[str, Answer] = {
         "": _overview,
@@ -56,7 +63,9 @@ def application(site: Site, *, token: str, cookie: str) -> "ASGIApp":
     }
     routes += [Route(OF_RUN + path, _of_run(site, answer)) for path, answer in pages.items()]
     routes += [Route(OF_RUN + path, _of_run(site, answer), methods=methods) for path, answer, methods in labelling_routes()]
-    return Guard(Starlette(routes=routes), token=token, cookie=cookie)
+    starlette = Starlette(routes=routes)
+    starlette.router.redirect_slashes = False  # an address that is nearly right is wrong
+    return Guard(starlette, token=token, cookie=cookie)
 
 
 def _of_run(site: Site, answer: Answer) -> Callable[["Request"], Any]:
@@ -93,6 +102,12 @@ async def _static(request: "Request") -> "Response":
     if name not in STATIC:  # looked up, never opened by what was asked
         return Response("no such file", 404)
     return Response((Path(__file__).parent / "static" / name).read_bytes(), media_type=STATIC[name])
+
+
+async def _icon(request: "Request") -> "Response":
+    from starlette.responses import RedirectResponse
+
+    return RedirectResponse("/static/icon.svg", status_code=301)
 
 
 async def _reviewer(site: Site, request: "Request") -> "Response":

@@ -169,7 +169,7 @@ def searching(search: str, columns: Sequence[str]) -> list[Sql]:
     """One condition per word, case ignored: it must stand in one of the columns."""
     return [
         Sql(
-            "(" + " OR ".join(f"c.{name(column)} ILIKE ? ESCAPE '\\'" for column in columns) + ")",
+            "(" + " OR ".join(f"CAST(c.{name(column)} AS VARCHAR) ILIKE ? ESCAPE '\\'" for column in columns) + ")",
             (_pattern(word),) * len(columns),
         )
         for word in words(search)

@@ -133,6 +133,7 @@ def _templates() -> "Environment":
         "duration": numbers.duration,
         "when": lambda seconds: time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds)),
         "plain": _plain,
+        "brief": _brief,
     }
     environment.globals |= {"link": link, "of_view": of_view}
     return environment
@@ -145,3 +146,9 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _brief(text: str, limit: int = 160) -> str:
+    """A text on one line, cut where a table has no room for it."""
+    line = visible(" ".join(text[: 2 * limit].split()))
+    return line if len(line) <= limit else line[:limit] + "…"

@@ -69,6 +69,8 @@ const fold = () => document.querySelectorAll("details.facets").forEach((one) => 
 fold();
 narrow.addEventListener("change", fold);
 
+document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // Another candidate came in the place of the old one: it is read from its top.
 document.addEventListener("htmx:afterSettle", (event) => {
   if (event.target.id === "main" || event.detail.target?.id === "main") {
