@@ -69,6 +69,7 @@ def serve(output: Path, run: str | None, *, port: int, reviewer: str, opens: boo
         port = listener.getsockname()[1]
         token = secrets.token_urlsafe(32)
         site = Site(runs, reviewer)
+        site.warm()
         address = f"http://127.0.0.1:{port}/?token={token}"
         config = uvicorn.Config(
             application(site, token=token, cookie=f"recontext_view_{port}"),

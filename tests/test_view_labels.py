@@ -367,3 +367,13 @@ def test_a_journal_is_lines_of_json(tmp_path: Path) -> None:
     say(Labels(tmp_path), "a", "hack", event="e1")
     row = json.loads((tmp_path / "ann.jsonl").read_text())
     assert row["event"] == "e1" and row["value"] == "hack" and row["undoes"] is None
+
+
+def test_what_is_about_one_candidate_is_what_the_rows_say_of_it(tmp_path: Path) -> None:
+    labels = Labels(tmp_path)
+    for name in "ab":
+        for reviewer in ("bob", "ann"):
+            say(labels, name, "hack", reviewer=reviewer)
+    say(labels, "a", "keep")
+    assert labels.about("a") == [row for row in labels.rows() if row["candidate_id"] == "a"]
+    assert labels.about("nobody") == []

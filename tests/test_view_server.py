@@ -110,6 +110,11 @@ def test_it_listens_on_loopback_alone(server: Served) -> None:
     assert listening == [f"0100007F{wanted}"]
 
 
+def test_a_page_that_is_not_there_says_so(server: Served) -> None:
+    answer = server.get("/nothing")
+    assert answer.status == 404 and "There is no such page." in answer.text
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -14,7 +14,7 @@ from urllib.parse import urlencode, urlsplit
 import polars as pl
 import pytest
 
-from tests.helpers import built, environment, run_folder, write_recipe
+from tests.helpers import build_process, environment, run_folder, write_recipe
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_WORDS = [
@@ -45,7 +45,9 @@ HOSTILE = {
 def small_run(folder: Path, *words: str) -> Path:
     """A whole small run, built with a scripted policy: 8 tasks at n=4 under `default`, and two measured contexts."""
     recipe = write_recipe(folder / "in")
-    built(recipe, folder / "out", "measure.contexts=[control, hack]", *words)
+    # A process: a build runs an event loop, and Playwright already runs one in the thread of the test.
+    done = build_process(f"recipe={recipe}", f"output={folder / 'out'}", "measure.contexts=[control, hack]", *words)
+    assert done.returncode == 0, done.stderr
     return run_folder(folder / "out")
 
 

@@ -156,6 +156,12 @@ class Labels:
             found = [row for name, one in self._reviewers.items() for row in _rows(name, one)]
         return sorted(found, key=lambda row: (row["candidate_id"], row["question"], row["reviewer"]))
 
+    def about(self, candidate_id: str) -> list[dict[str, Any]]:
+        """Those of `rows` that are about one candidate."""
+        with self._inside:
+            found = [row for name, one in self._reviewers.items() for row in _rows(name, one, only=candidate_id)]
+        return sorted(found, key=lambda row: (row["question"], row["reviewer"]))
+
     def table(self) -> "pa.Table":
         """`rows` as a table."""
         return _table(self.rows())
@@ -269,8 +275,8 @@ def _check(reviewer: str, question: str, value: str | None) -> None:
         raise InputError(f"label={value!r}: does not answer {question}; known: {', '.join(QUESTIONS[question])}")
 
 
-def _rows(name: str, one: _Reviewer) -> Iterator[dict[str, Any]]:
-    for candidate_id, question in one.stacks:
+def _rows(name: str, one: _Reviewer, *, only: str | None = None) -> Iterator[dict[str, Any]]:
+    for candidate_id, question in one.stacks if only is None else [(only, question) for question in QUESTIONS]:
         said = one.value(candidate_id, question)
         if said is None or question == NOTE:
             continue

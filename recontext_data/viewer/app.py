@@ -9,6 +9,7 @@ from recontext_data.reports import numbers
 from recontext_data.viewer import candidate as candidates
 from recontext_data.viewer.facets import facets
 from recontext_data.viewer.fields import OPERATORS, View
+from recontext_data.viewer.labelling import panel
 from recontext_data.viewer.labelling import routes as labelling_routes
 from recontext_data.viewer.listing import Question, neighbour, page
 from recontext_data.viewer.live import newest
@@ -63,7 +64,15 @@ def application(site: Site, *, token: str, cookie: str) -> "ASGIApp":
     }
     routes += [Route(OF_RUN + path, _of_run(site, answer)) for path, answer in pages.items()]
     routes += [Route(OF_RUN + path, _of_run(site, answer), methods=methods) for path, answer, methods in labelling_routes()]
-    starlette = Starlette(routes=routes)
+
+    async def missing(request: "Request", error: Exception) -> "Response":
+        return site.page(request, "error.html.j2", status=404, message="There is no such page.", run=None)
+
+    async def broken(request: "Request", error: Exception) -> "Response":
+        message = "That is a fault of this page; the terminal has the details. What you labelled is kept."
+        return site.page(request, "error.html.j2", status=500, message=message, run=None)
+
+    starlette = Starlette(routes=routes, exception_handlers={404: missing, 500: broken})
     starlette.router.redirect_slashes = False  # an address that is nearly right is wrong
     return Guard(starlette, token=token, cookie=cookie)
 
@@ -203,7 +212,6 @@ def _candidate(site: Site, request: "Request", look: Look) -> "Response":
     shown = candidates.find(site.database, look, request.path_params["id"])
     if shown is None:
         raise InputError("candidate: this run has none of that id" if look.counts else "candidate: none is written yet")
-    labels = site.looks.labels(look.run)
     question = site.question(request, look)
     return site.page(
         request,
@@ -212,10 +220,8 @@ def _candidate(site: Site, request: "Request", look: Look) -> "Response":
         look=look,
         shown=shown,
         view=question.view,
-        labels=labels,
-        label_rows=[row for row in labels.rows() if row["candidate_id"] == shown.row["candidate_id"]],
-        last=labels.last(site.who(request)),
         queue=None,
+        **panel(site, request, look, shown.row["candidate_id"]),
     )
 
 

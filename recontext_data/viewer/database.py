@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-MEMORY = "256MB"
+MEMORY = "200MB"
 THREADS = 2
 SECONDS = 20.0
 """A question that takes longer is broken off."""

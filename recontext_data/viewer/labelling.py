@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
 from recontext_data.errors import InputError, did_you_mean
+from recontext_data.records import content_hash
 from recontext_data.store.labels import NOTE, QUESTIONS
 from recontext_data.viewer import candidate as candidates
 from recontext_data.viewer.agreement import agreements
@@ -66,24 +67,25 @@ def _form(request: "Request") -> dict[str, str]:
 
 
 def _label(site: Site, request: "Request", look: Look) -> "Response":
-    """Records one label or note of a candidate."""
+    """Records one label, one note, or both, of a candidate."""
     form, labels, who = _form(request), site.looks.labels(look.run), site.who(request)
-    candidate_id = form.get("candidate", "")
+    candidate_id, queue = form.get("candidate", ""), _parse(form["queue"]) if form.get("queue") else None
     if not _exists(site, look, candidate_id):
         raise InputError("candidate: this run has none of that id")
-    # A note is sent with the label that was pressed, so that no key loses what was typed.
-    said = [(NOTE, form["note"].strip() or None)] if "note" in form else []
     question, _, value = form.get("label", "").partition("=")
-    if question:
-        said.append((question, value or None))
+    # A note is sent with every label, so that no key loses what was typed; before it, so that an undo takes the label back.
+    said = [(NOTE, form["note"].strip() or None)] if "note" in form else []
+    said += [(question, value or None)] if question else []
     for asked, word in said:
         if labels.value(who, candidate_id, asked) != word:
-            event = f"{form.get('event', '')[:64]}:{asked}:{word if asked != NOTE else ''}"
+            # The form's own id and what was said: a double click sends the same event, a change of mind another one.
+            event = f"{form.get('event', '')[:64]}:{asked}:{content_hash(word)[:16]}"
             labels.say(reviewer=who, candidate_id=candidate_id, question=asked, value=word, event=event)
     labels.compact_soon()
-    queue = _parse(form["queue"]) if form.get("queue") else None
-    is_done = queue is not None and question == queue.question
-    return _after(site, request, look, candidate_id, queue=queue, onward=is_done)
+    if queue is not None and question == queue.question and value:
+        to = _next(site, request, look, queue, candidate_id)
+        return _move(request, link(look.run, "queue", **queue.parameters(at=to or "end")))
+    return _stay(site, request, look, candidate_id, queue)
 
 
 def _exists(site: Site, look: Look, candidate_id: str) -> bool:
@@ -97,42 +99,43 @@ def _exists(site: Site, look: Look, candidate_id: str) -> bool:
 def _undo(site: Site, request: "Request", look: Look) -> "Response":
     """Takes back the event that the form names, which was the reviewer's last one when the page was made."""
     form, labels, who = _form(request), site.looks.labels(look.run), site.who(request)
+    here, queue = form.get("candidate", ""), _parse(form["queue"]) if form.get("queue") else None
     undone = labels.undo(reviewer=who, undoes=form.get("undoes", ""), event=f"{form.get('event', '')[:64]}:undo")
     labels.compact_soon()
-    candidate_id = undone.candidate_id if undone else form.get("candidate", "")
-    if not _exists(site, look, candidate_id):
-        # Undone is what was said in another run of this recipe, which has this candidate no more.
-        candidate_id = form.get("candidate", "")
-    queue = _parse(form["queue"]) if form.get("queue") else None
-    return _after(site, request, look, candidate_id, queue=queue, onward=False, moved=candidate_id != form.get("candidate"))
+    # What is undone may have been said in another run of this recipe, which has candidates that this one has not.
+    if undone is None or undone.candidate_id == here or not _exists(site, look, undone.candidate_id):
+        return _stay(site, request, look, here, queue)
+    if queue is None:
+        return _move(request, link(look.run, "candidate", undone.candidate_id))
+    return _move(request, link(look.run, "queue", **queue.parameters(at=undone.candidate_id)))
 
 
-def _after(
-    site: Site, request: "Request", look: Look, candidate_id: str, *, queue: Queue | None, onward: bool, moved: bool = False
-) -> "Response":
-    """Where a reviewer goes: on in the queue, or to the panel of the same candidate."""
+def _move(request: "Request", to: str) -> "Response":
+    """To another candidate."""
     from starlette.responses import RedirectResponse, Response
 
-    if queue is not None:
-        at = _next(site, request, look, queue, candidate_id) if onward else candidate_id
-        to = link(look.run, "queue", **queue.parameters(at=at or "end"))
-    else:
-        to = link(look.run, "candidate", candidate_id)
+    if "hx-request" in request.headers:
+        return Response(headers={"HX-Location": _location(to)})
+    return RedirectResponse(to, status_code=303)
+
+
+def _stay(site: Site, request: "Request", look: Look, candidate_id: str, queue: Queue | None) -> "Response":
+    """The panel of the same candidate, as it is now."""
+    from starlette.responses import RedirectResponse
+
     if "hx-request" not in request.headers:
-        return RedirectResponse(to, status_code=303)
-    if onward or moved:
-        return Response(headers={"HX-Redirect": to} if queue is None else {"HX-Location": _location(to)})
+        if queue is None:
+            return RedirectResponse(link(look.run, "candidate", candidate_id), status_code=303)
+        return RedirectResponse(link(look.run, "queue", **queue.parameters(at=candidate_id)), status_code=303)
+    values = panel(site, request, look, candidate_id)
+    return site.page(request, "panel_only.html.j2", run=look.run, candidate_id=candidate_id, queue=queue, **values)
+
+
+def panel(site: Site, request: "Request", look: Look, candidate_id: str | None) -> dict[str, Any]:
+    """What the panel of a candidate shows."""
     labels = site.looks.labels(look.run)
-    return site.page(
-        request,
-        "panel_only.html.j2",
-        run=look.run,
-        candidate_id=candidate_id,
-        labels=labels,
-        label_rows=[row for row in labels.rows() if row["candidate_id"] == candidate_id],
-        last=labels.last(site.who(request)),
-        queue=queue,
-    )
+    rows = labels.about(candidate_id) if candidate_id is not None else []
+    return {"labels": labels, "label_rows": rows, "last": labels.last(site.who(request))}
 
 
 def _location(path: str) -> str:
@@ -205,9 +208,7 @@ def _queue_page(site: Site, request: "Request", look: Look) -> "Response":
         place=place,
         done=sum(one in done for one in ids),
         shown=shown,
-        labels=labels,
-        label_rows=[row for row in labels.rows() if shown is not None and row["candidate_id"] == shown.row["candidate_id"]],
-        last=labels.last(who),
+        **panel(site, request, look, shown.row["candidate_id"] if shown is not None else None),
     )
 
 

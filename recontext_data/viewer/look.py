@@ -1,5 +1,6 @@
 """What of a run can be seen at this moment: its tables as SQL, and the columns of each. Made anew when a file appears."""
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +64,7 @@ class Looks:
         self._looks: dict[str, Look] = {}
         self._labels: dict[str, Labels] = {}
         self._loaded: dict[str, int] = {}
+        self._loading = threading.Lock()
 
     def labels(self, run: Run) -> Labels:
         """The labels that go with a run, with what other processes have said since."""
@@ -108,10 +110,11 @@ class Looks:
 
     def _load_labels(self, run: Run, table: str) -> None:
         labels = self.labels(run)
-        if self._loaded.get(table) != labels.revision:
+        with self._loading:  # DuckDB refuses to replace a table that is being replaced
             revision = labels.revision
-            self.database.load(table, labels.table())
-            self._loaded[table] = revision
+            if self._loaded.get(table) != revision:
+                self.database.load(table, labels.table())
+                self._loaded[table] = revision
 
     def close(self) -> None:
         """Writes what was said since the last time into each labels.parquet."""

@@ -5,10 +5,12 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from recontext_data.errors import RecontextError
 from recontext_data.reports import numbers
 from recontext_data.reports.text import cut, one_line, pieces, visible
 from recontext_data.store.labels import NAME
@@ -85,6 +87,12 @@ class Site:
             "is_fragment": "hx-request" in request.headers,
         }
         return HTMLResponse(self.templates.get_template(template).render(**shared, **values), status)
+
+    def warm(self) -> None:
+        """Looks at the only run beforehand, so that the first page does not wait for it."""
+        if self.library.only is not None:
+            with suppress(RecontextError):  # the page will say it
+                self.looks.of(self.library.only)
 
     def close(self) -> None:
         """Writes what is to be written and frees the rest."""
