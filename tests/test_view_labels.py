@@ -10,7 +10,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recontext_data.errors import DataError, InputError, StoreError
@@ -19,10 +20,11 @@ from recontext_data.recipe import Select
 from recontext_data.records import Candidate
 from recontext_data.stages.judge import judge as judge_stage
 from recontext_data.stages.select import select
-from recontext_data.store.labels import Labels, labels_of
+from recontext_data.store.labels import QUESTIONS, Labels, labels_of
 from recontext_data.tables import LABELS
+from recontext_data.view import OPTIONS
 from recontext_data.viewer.agreement import agreement, agreements, kappa
-from tests.helpers import environment
+from tests.helpers import ROOT, environment
 
 
 def say(
@@ -95,6 +97,7 @@ def test_a_cleared_label_does_not_hold_and_a_note_stays_with_its_candidate(tmp_p
     assert labels.rows() == [] and labels.value("ann", "a", "note") == "odd: \u202e\x00 <b>"
 
 
+@settings(deadline=None, max_examples=40)  # every label is synced to the disk
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["hack", "not_hack", None, "undo"])), max_size=25))
 def test_any_sequence_replays_to_what_was_held(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str | None]]
@@ -377,3 +380,17 @@ def test_what_is_about_one_candidate_is_what_the_rows_say_of_it(tmp_path: Path) 
     say(labels, "a", "keep")
     assert labels.about("a") == [row for row in labels.rows() if row["candidate_id"] == "a"]
     assert labels.about("nobody") == []
+
+
+def test_the_documentation_names_every_option_and_its_examples_are_valid() -> None:
+    text = (ROOT / "docs" / "viewing.md").read_text(encoding="utf-8")
+    for name in HumanJudge.model_fields:
+        assert name in ("kind", "name") or f"| `{name}` |" in text, name
+    blocks = [yaml.safe_load(block.partition("```")[0]) for block in text.split("```yaml\n")[1:]]
+    judges = [judge for block in blocks for judge in block["judges"] if judge["kind"] == "human"]
+    assert len(judges) == 2
+    for judge in judges:
+        HumanJudge.model_validate(judge)
+    assert Select.model_validate({key: value for key, value in blocks[1]["select"].items() if key != "judge"}).keep == "best"
+    for key in (*OPTIONS, *(one for words in QUESTIONS.values() for one in words)):
+        assert key.replace("_", " ") in text, key
