@@ -57,6 +57,7 @@ def serve(output: Path, run: str | None, *, port: int, reviewer: str, opens: boo
         SetupError: the port is taken.
     """
     import secrets
+    import signal
 
     import uvicorn
 
@@ -84,6 +85,8 @@ def serve(output: Path, run: str | None, *, port: int, reviewer: str, opens: boo
             import webbrowser
 
             webbrowser.open(address)
+        # uvicorn raises the signal that ended it once more: as an interrupt it lets what follows be done.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:

@@ -153,7 +153,7 @@ def test_label_by_keyboard_undo_and_reload(browser: Any, server: Served, run: Pa
         press(page, "c")
         page.keyboard.type("a note with h, n and z in it")
         press(page, "Control+Enter")
-        page.wait_for_selector("text=note: a note with h")
+        page.wait_for_selector("#panel >> text=the note")
         press(page, "n")
         until(page, f"document.querySelector('input[name=candidate]').value !== '{second}'")
         assert ("ann", second, "behaviour", "not_hack") in labels(run)
@@ -342,6 +342,8 @@ def test_axe_finds_no_serious_fault_and_nothing_is_wider_than_the_screen(
         "axe_playwright_python.sync_playwright", reason="axe is not installed (the extra dev has it)"
     ).Axe()
     one = pl.read_parquet(run / "candidates.parquet")["candidate_id"][0]
+    for question in ("behaviour=hack", "use=drop"):  # a pressed button has colours of its own
+        server.post(server.run("label"), candidate=one, event=f"{scheme}{width}", label=question)
     with opened(browser, server, width=width, scheme=scheme) as page:
         for path in (*PAGES, f"candidate/{one}", "task?id=" + pl.read_parquet(run / "tasks.parquet")["task_id"][0]):
             parts, _, query = path.partition("?")

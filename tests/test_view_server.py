@@ -1,5 +1,6 @@
 """The review page over HTTP: who is let in, what a list shows, unfinished runs, and that no parameter leaves the run."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from recontext_data import view as verb
 from recontext_data.store.labels import Labels
-from tests.helpers import environment, error_line, run_folder
+from tests.helpers import environment, error_line
 from tests.view_world import HOSTILE, Served, judged, served, small_run, write_run
 
 
@@ -523,11 +524,15 @@ def test_help_starts_light() -> None:
     assert not {"starlette", "uvicorn", "duckdb", "pyarrow", "jinja2", "polars"} & set(done.stderr.split())
 
 
-def test_ending_it_leaves_nothing_running_and_the_labels_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ending_it_leaves_nothing_behind_but_the_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     run = many(tmp_path, 4)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     with served(f"run={run}", "reviewer=ann") as server:
         server.post(server.run("label"), candidate=f"{1:024x}", event="e", label="use=drop")
-        server.process.send_signal(2)
+        assert list((tmp_path / "temporary").iterdir())
+        server.process.send_signal(number)
         assert server.process.wait(timeout=20) == 0
     assert pl.read_parquet(run.parent / "labels" / "labels.parquet")["label"].to_list() == ["drop"]
-    assert run_folder(tmp_path, "made").name  # the runs' folder is as it was, labels aside
+    assert list((tmp_path / "temporary").iterdir()) == []
