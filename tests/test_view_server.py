@@ -290,6 +290,11 @@ def test_the_sql_box_answers_and_refuses(server: Served) -> None:
     assert good.status == 200 and "<th>many" in good.text
     bad = server.get(server.run("sql"), sql="COPY candidates TO '/tmp/x'")
     assert bad.status == 400 and "one SELECT" in bad.text
+    one = listed(server)[5]
+    server.post(server.run("label"), candidate=one, event="sql", label="use=keep")
+    mine = server.get(server.run("sql"), sql=f"SELECT reviewer, label FROM labels WHERE candidate_id = '{one}'")
+    assert mine.status == 200 and "<td>ann<td>keep" in mine.text
+    server.post(server.run("label"), candidate=one, event="sql again", label="use=")
 
 
 # -- runs that are not finished, and hostile text ---------------------------------------------------------------------

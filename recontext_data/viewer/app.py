@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from recontext_data.errors import InputError, RecontextError
 from recontext_data.reports import numbers
+from recontext_data.tables import LABELS
 from recontext_data.viewer import candidate as candidates
 from recontext_data.viewer.facets import facets
 from recontext_data.viewer.fields import OPERATORS, View
@@ -274,9 +275,11 @@ def _task(site: Site, request: "Request", look: Look) -> "Response":
 def _sql(site: Site, request: "Request", look: Look) -> "Response":
     sql = request.query_params.get("sql", "")
     answer, wrong = None, ""
+    labels = site.looks.labels(look.run)
     if sql.strip():
+        tables = {table: look.run.files(table) for table in TABLES if table in look.sources}
         try:
-            answer = ask(sql, {table: look.run.files(table) for table in TABLES if table in look.sources})
+            answer = ask(sql, tables | ({"labels": [labels.compact()]} if labels.reviewers() else {}))
         except InputError as error:
             wrong = str(error)
     return site.page(
@@ -288,4 +291,6 @@ def _sql(site: Site, request: "Request", look: Look) -> "Response":
         sql=sql or EXAMPLE_SQL,
         answer=answer,
         wrong=wrong,
+        columns={table: [column for column in look.columns[table] if column != "row"] for table in look.counts}
+        | ({"labels": [column.name for column in LABELS]} if labels.reviewers() else {}),
     )

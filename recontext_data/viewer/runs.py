@@ -65,8 +65,8 @@ class Run:
     def state(self) -> str:
         """Changes whenever a table, an arm or the manifest appears or is replaced."""
         files = [path for table in TABLES for path in self.files(table)]
-        files += [path for path in (self.path / "manifest.json", self.path / "arms") if path.exists()]
-        return "-".join(f"{file.name}:{file.stat().st_mtime_ns:x}" for file in files if file.exists())
+        files += [path for path in (self.path / "manifest.json", self.path / "arms") if _changed(path)]
+        return "-".join(f"{file.name}:{_changed(file):x}" for file in files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,19 @@ class Library:
         if self.only is not None:
             return [self.only]
         found = [Run(path.parent.name, path.name, path) for path in _folders(self.output / "runs")]
-        return sorted(found, key=lambda run: run.path.stat().st_mtime, reverse=True)
+        return sorted(found, key=lambda run: _changed(run.path), reverse=True)
 
     def get(self, recipe: str, name: str) -> Run | None:
         """The run that a link names, if there is one."""
         return next((run for run in self.runs() if (run.recipe, run.name) == (recipe, name)), None)
+
+
+def _changed(path: Path) -> int:
+    """When a file was last replaced; 0 for what is not there, or went away a moment ago."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _folders(runs: Path) -> Iterator[Path]:
