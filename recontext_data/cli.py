@@ -23,6 +23,7 @@ VERBS = {
     "evaluate": "measure every trained model under every context",
     "publish": "take the datasets to a hub, a fine-tuning API, or files that trainers read",
     "replies": "what was sampled and is stored: count, check, find, prune",
+    "view": "read, compare and label what was built, in a browser on this machine",
     "power": "what an evaluation can see: from rates, tasks and seeds to the smallest visible effect",
 }
 HELP = ("-h", "--help", "help")

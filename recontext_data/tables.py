@@ -98,6 +98,15 @@ TRAINING_ROWS = (
     Column("recipe_fingerprint", "string", "export", "hash of the recipe and its inputs: the run it belongs to"),
 )
 
+LABELS = (
+    Column("reviewer", "string", "view", "who labelled"),
+    Column("candidate_id", "string", "view", "the candidate; the same in every run that shares its reply"),
+    Column("question", "string", "view", "`behaviour` (hack, not_hack, unsure) or `use` (keep, drop)"),
+    Column("label", "string", "view", "the reviewer's latest word on that question"),
+    Column("note", "string", "view", "the reviewer's note on the candidate", nullable=True),
+    Column("time", "string", "view", "when, UTC, ISO 8601"),
+)
+
 
 def arrow_schema(columns: tuple[Column, ...]) -> "pa.Schema":
     """The Arrow schema of a table."""

@@ -52,8 +52,7 @@ def line(replies: Sequence[Reply], asked: Callable[[str], Mapping[str, Any]] | N
     """Replies as one line of a journal, so that a kill leaves all of them or none."""
     rows = [_row(reply, asked(reply.key) if asked else None) for reply in replies]
     whole = rows[0] if len(rows) == 1 else {"replies": rows}
-    body = orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)[1:]
-    return b'%s%08x",%s' % (MARK, zlib.crc32(body[:-1]), body)
+    return checked(whole)
 
 
 def _row(reply: Reply, asked: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -69,6 +68,12 @@ def _row(reply: Reply, asked: Mapping[str, Any] | None) -> dict[str, Any]:
         "asked": _json(asked),
         "written": time.time(),
     }
+
+
+def checked(row: Mapping[str, Any]) -> bytes:
+    """A row that is not empty as one line with its checksum, as `batches` reads it."""
+    body = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)[1:]
+    return b'%s%08x",%s' % (MARK, zlib.crc32(body[:-1]), body)
 
 
 def _json(value: Mapping[str, Any] | None) -> str | None:
