@@ -18,7 +18,7 @@ from recontext_data.errors import did_you_mean
 from recontext_data.evaluation.config import Evaluation
 from recontext_data.judges.base import AnyJudge
 from recontext_data.kinds import Kinds
-from recontext_data.policies.base import AnyPolicy
+from recontext_data.policies.kinds import PolicyConfig
 from recontext_data.prices import Price
 from recontext_data.training.config import Training
 
@@ -28,20 +28,11 @@ ENVIRONMENTS = Kinds(
     }
 )
 EnvironmentConfig = Annotated[Environment, ENVIRONMENTS]
-POLICIES = Kinds(
-    {
-        "tiny": "recontext_data.policies.tiny:TinyConfig",
-        "fake": "recontext_data.policies.fake:FakeConfig",
-        "transformers": "recontext_data.policies.transformers_local:TransformersConfig",
-        "vllm": "recontext_data.policies.vllm_local:VllmConfig",
-        "openai": "recontext_data.policies.openai_chat:OpenAIConfig",
-        "openai_batch": "recontext_data.policies.openai_batch:OpenAIBatchConfig",
-    }
-)
-PolicyConfig = Annotated[AnyPolicy, POLICIES]
 JUDGES = Kinds(
     {
         "choice": "recontext_data.judges.choice:ChoiceJudge",
+        "rubric": "recontext_data.judges.rubric:RubricJudge",
+        "pairwise": "recontext_data.judges.pairwise:PairwiseJudge",
     }
 )
 JudgeConfig = Annotated[AnyJudge, JUDGES]
@@ -121,6 +112,8 @@ class Recipe(Config):
     sampler: Sampler = Sampler()
     judges: list[JudgeConfig] = Field(min_length=1)
     """What reads the completions."""
+    validate_judges: bool = False
+    """Before anything is sampled, have judges that ask a model judge the gold answers of their rubrics; stop if one errs."""
     select: Select = Select()
     arms: list[Arm] = Field(min_length=1)
     """Pairs `generation -> training`; each becomes a dataset."""

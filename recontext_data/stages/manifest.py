@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from recontext_data import __version__
 from recontext_data.contexts import render
+from recontext_data.records import content_hash
 from recontext_data.stages import sample
+from recontext_data.stages.asking import Account, PaidCounsel, identities
 from recontext_data.stages.buying import Purse
 from recontext_data.stages.export import Exported
 from recontext_data.stages.prepared import Prepared
@@ -63,6 +65,21 @@ def manifest(
         "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def judge_facts(build: Prepared, counsel: PaidCounsel, tried: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
+    """Each judge with its identity; those that ask a model also with what they asked, whom, and what that cost."""
+    judges = build.recipe.judges
+    known = identities(judges, build.judge_policies)
+    facts = []
+    for one in judges:
+        row: dict[str, Any] = {"name": one.name, "kind": one.kind, "identity": content_hash(known[one.name])}
+        account = counsel.accounts.get(one.name, Account()).as_json()
+        if one.name in build.judge_policies:
+            policy = build.judge_policies[one.name]
+            row |= {"policy": {"description": policy.description, "identity": dict(policy.identity)}, "says": known[one.name]}
+        facts.append(row | account | {"trial": dict(tried[one.name]) if one.name in tried else None})
+    return facts
 
 
 def _bill(outcome: Outcome, purse: Purse) -> dict[str, Any]:

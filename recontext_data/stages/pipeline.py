@@ -22,15 +22,18 @@ from recontext_data.policies.base import Policy
 from recontext_data.policies.openai_batch import OpenAIBatchPolicy
 from recontext_data.policies.openai_http import read_key
 from recontext_data.stages import sample
+from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.buying import Purse, buy
 from recontext_data.stages.export import Exported, export
 from recontext_data.stages.judge import judge
-from recontext_data.stages.manifest import as_found, finish, manifest
-from recontext_data.stages.prepared import PAID, Prepared, plan, price
+from recontext_data.stages.judge_forecast import stored_usd
+from recontext_data.stages.manifest import as_found, finish, judge_facts, manifest
+from recontext_data.stages.prepared import PAID, Prepared, counsel_of, plan, price
 from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select
 from recontext_data.stages.summary import rates
+from recontext_data.stages.trial import trial
 from recontext_data.store.replies import ReplyStore
 from recontext_data.store.run_folder import RunFolder, taken_back
 
@@ -69,7 +72,7 @@ def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tup
             screen.note("another build of the same run was under way; it has ended")
         facts = folder.manifest()
         # A run with failures is finished, and the same command asks again for those that failed.
-        if facts is not None and not facts["requests"]["failed"]:
+        if facts is not None and not failed(facts):
             folder.point_latest()
             screen.note("nothing to do: this run is built already")
             return folder, as_found(facts)
@@ -81,16 +84,24 @@ def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tup
                     screen.warn(text)
 
 
+def failed(facts: dict[str, Any]) -> int:
+    """Requests of a finished run that failed, those of its judges included."""
+    return int(facts["requests"]["failed"] + sum(one["requests"]["failed"] for one in facts.get("judges", ())))
+
+
 def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Screen", command: str) -> dict[str, Any]:
     """Samples what is missing, judges, selects, recontextualizes and exports; returns the manifest."""
     clock = Clock()
+    counsel = counsel_of(build, store, screen)
+    with clock.stage("trial"):
+        tried = trial(build.recipe.judges, counsel, screen) if build.recipe.validate_judges else {}
     with clock.stage("sample"):
-        outcome, purse = _sample(build, store=store, screen=screen)
+        outcome, purse = _sample(build, counsel, store=store, screen=screen)
     folder.begin()
     folder.write_table("tasks", _tasks_table(build.tasks))
     folder.write_table("candidates", outcome.candidates)
     with clock.stage("judge"):
-        judgements, judge_entries = judge(outcome.candidates, tasks=build.by_id, judges=build.recipe.judges)
+        judgements, judge_entries = judge(outcome.candidates, tasks=build.by_id, judges=build.recipe.judges, counsel=counsel)
     folder.write_table("judgements", judgements)
     judged = outcome.candidates.join(judgements, on="candidate_id", how="left", maintain_order="left")
     order = [*build.recipe.contexts, NONE]
@@ -100,20 +111,25 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
         arm_entries, exported, selection = _arms_stage(build, judged, folder=folder, screen=screen)
     folder.write_table("selection", selection)
     facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=exported, purse=purse)
+    facts["judges"] = judge_facts(build, counsel, tried)
     ledger = [build.tasks.entry, *outcome.entries, *judge_entries, *arm_entries]
     facts |= {"ledger": [entry.as_json() for entry in ledger], "command": command, "timings_seconds": dict(clock.seconds)}
     return finish(build, facts, exported=exported, folder=folder)
 
 
-def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Outcome, Purse]:
+def _sample(build: Prepared, counsel: PaidCounsel, *, store: ReplyStore, screen: "Screen") -> tuple[Outcome, Purse]:
     ready = plan(build, store)
     missing = sum(len(request.ks) for request in ready.requests)
     failures: dict[str, str] = {}
     purse = _purse(build, ready, store)
+    if purse.budget_usd is not None:
+        sampled = sample.collect(ready, store=store, failures={}, bought=0).candidates
+        purse.spent_usd += stored_usd(build.recipe.judges, counsel, candidates=sampled, tasks=build.by_id)
     _require_affordable(build, purse, ready)
     if missing:
         if isinstance(build.recipe.policy, PAID):
             read_key(build.recipe.policy.api_key_env)  # a missing key is the first thing said, and the only one
+        counsel.require_ready(build.recipe.judges)
         screen.note(f"policy: {build.policy.description}")
         if isinstance(build.policy, OpenAIBatchPolicy):
             build.policy.on_progress = screen.note
@@ -122,6 +138,7 @@ def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Ou
             failures = asyncio.run(_buy(build.policy, ready, store=store, tracker=tracker, max_failures=limit, purse=purse))
         for words, count in Counter(failures.values()).most_common(WORST):
             screen.warn(f"{count} completions failed and are in no dataset: {words}")
+    counsel.spent_usd = purse.spent_usd
     return sample.collect(ready, store=store, failures=failures, bought=missing - len(failures)), purse
 
 
