@@ -168,7 +168,7 @@ class PaidCounsel:
 
     def compare(self, one: Comparer, batches: Iterator[list[list[Candidate]]], *, total: int) -> Iterator[list[Judgement]]:
         """See `Counsel`; raises as `judge`."""
-        with _Session(self, one, total) as session:
+        with _Session(self, one, total, counts=False) as session:
             for groups in _whole(one, batches):
                 matches = [one.matches(group) for group in groups]
                 replies = iter(session.replies([put(one, match) for each in matches for match in each]))
@@ -305,7 +305,7 @@ class PaidCounsel:
         """The model of a judge."""
         return self._policies[one.name]
 
-    def stage(self, one: Paid, total: int) -> AbstractContextManager[Tracker]:
+    def stage(self, one: Paid, total: int | None) -> AbstractContextManager[Tracker]:
         """A tracker on the screen."""
         policy = self._policies[one.name]
         assert self._screen is not None, "a counsel without a screen looks up and buys nothing"
@@ -322,11 +322,22 @@ class _Buying:
     max_failures: int
 
 
+class _Again:
+    """The tracker of questions that are asked again: they were counted once, and cost once more."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def advance(self, n: int = 1, *, failed: int = 0, usd: float = 0.0) -> None:
+        self._tracker.advance(0, failed=failed, usd=usd)
+
+
 class _Session:
     """One judge's asking: one event loop for all its batches, and a tracker from the first question that is bought."""
 
-    def __init__(self, counsel: PaidCounsel, one: Paid, total: int) -> None:
-        self._counsel, self._one, self._total = counsel, one, total
+    def __init__(self, counsel: PaidCounsel, one: Paid, total: int, *, counts: bool = True) -> None:
+        """`counts`: there are as many questions as candidates, so that the tracker can say how many are left."""
+        self._counsel, self._one, self._total, self._counts = counsel, one, total, counts
         self._stack = ExitStack()
         self._buying: _Buying | None = None
         self._done = 0
@@ -354,7 +365,9 @@ class _Session:
         wanted = [request for key, request in missing.items() if key not in failed]
         there: dict[str, Reply] = {}
         if wanted:
-            failed |= self._counsel.spend(self._one, wanted, how=self._open())
+            buying = self._open()
+            again = replace(buying, tracker=_Again(buying.tracker)) if rank else buying
+            failed |= self._counsel.spend(self._one, wanted, how=again)
             there = self._counsel.found(self._one, wanted)
         if rank == 0:
             self._settle(len(requests) - len(wanted))
@@ -370,7 +383,8 @@ class _Session:
 
     def _open(self) -> _Buying:
         if self._buying is None:
-            tracker = self._stack.enter_context(self._counsel.stage(self._one, self._total))
+            total = self._total if self._counts else None
+            tracker = self._stack.enter_context(self._counsel.stage(self._one, total))
             runner = self._stack.enter_context(asyncio.Runner())
             self._buying = _Buying(runner, tracker, self._counsel.limit(self._total))
         return self._buying

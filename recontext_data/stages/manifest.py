@@ -67,7 +67,7 @@ def manifest(
     }
 
 
-def judge_facts(build: Prepared, counsel: PaidCounsel, tried: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
+def judging_facts(build: Prepared, counsel: PaidCounsel, tried: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
     """Each judge with its identity; those that ask a model also with what they asked, whom, and what that cost."""
     judges = build.recipe.judges
     known = identities(judges, build.judge_policies)

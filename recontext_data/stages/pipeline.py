@@ -27,7 +27,7 @@ from recontext_data.stages.buying import Purse, buy
 from recontext_data.stages.export import Exported, export
 from recontext_data.stages.judge import judge
 from recontext_data.stages.judge_forecast import stored_usd
-from recontext_data.stages.manifest import as_found, finish, judge_facts, manifest
+from recontext_data.stages.manifest import as_found, finish, judging_facts, manifest
 from recontext_data.stages.prepared import PAID, Prepared, counsel_of, plan, price
 from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
@@ -86,7 +86,7 @@ def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tup
 
 def failed(facts: dict[str, Any]) -> int:
     """Requests of a finished run that failed, those of its judges included."""
-    return int(facts["requests"]["failed"] + sum(one["requests"]["failed"] for one in facts.get("judges", ())))
+    return int(facts["requests"]["failed"] + sum(one["requests"]["failed"] for one in facts.get("judging", ())))
 
 
 def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Screen", command: str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
         arm_entries, exported, selection = _arms_stage(build, judged, folder=folder, screen=screen)
     folder.write_table("selection", selection)
     facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=exported, purse=purse)
-    facts["judges"] = judge_facts(build, counsel, tried)
+    facts["judging"] = judging_facts(build, counsel, tried)
     ledger = [build.tasks.entry, *outcome.entries, *judge_entries, *arm_entries]
     facts |= {"ledger": [entry.as_json() for entry in ledger], "command": command, "timings_seconds": dict(clock.seconds)}
     return finish(build, facts, exported=exported, folder=folder)
