@@ -137,6 +137,17 @@ def _apply(tree: dict[str, Any], override: str, origins: dict[str, str]) -> None
     origins[key] = "command line"
 
 
+def overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Plain data with overrides such as `policy.model=gpt-4.1` applied to it, in order.
+
+    Raises:
+        RecipeError: an override is no key=value, or leads where nothing is.
+    """
+    for override in overrides:
+        _apply(tree, override, {})
+    return tree
+
+
 def _value(text: str) -> Any:
     """The value of an override: YAML, but a bare text is that text, colons, ` #` and blanks at its ends included."""
     try:

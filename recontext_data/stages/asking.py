@@ -6,23 +6,23 @@ be read is asked for again with the next rank, up to the judge's `retries`, and 
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from recontext_data.errors import BuildStopped, RecipeError
-from recontext_data.judges.base import AnyJudge, Asker, Comparer, Match, Paid
-from recontext_data.policies.base import AnyPolicy, Policy
+from recontext_data.judges.base import Asker, Comparer, Paid
+from recontext_data.policies.base import Policy
 from recontext_data.policies.openai_batch import OpenAIBatchConfig
-from recontext_data.policies.openai_chat import OpenAIConfig
 from recontext_data.policies.openai_http import read_key
 from recontext_data.prices import Price, price_of
 from recontext_data.records import Candidate, Judgement, Messages, Reply, Request, content_hash, derive_seed
 from recontext_data.stages import sample
 from recontext_data.stages.buying import Purse, Tracker, buy
+from recontext_data.stages.judge_models import PAID, Account, asks
+from recontext_data.stages.questions import Question, heard, put, question, stored
 from recontext_data.store.replies import ReplyStore
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 RETRY_TEMPERATURE = 0.7
 """Least temperature of a question that is asked again: a greedy model would say the same once more."""
-
-PAID = (OpenAIConfig, OpenAIBatchConfig)
 
 
 class Counsel(Protocol):
@@ -62,73 +60,6 @@ class Screens(Protocol):
     def warn(self, text: str) -> None:
         """Something to look at."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One prompt of a judge's, and whether a reply settles it."""
-
-    messages: Messages
-    is_settled: Callable[[Reply], bool]
-
-
-@dataclass
-class Account:
-    """What one judge has asked for, over all its questions and ranks."""
-
-    wanted: int = 0
-    sampled: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    usd: float | None = None
-    """None where the model has no price."""
-    failures: dict[str, str] = field(default_factory=dict)
-    seen: set[str] = field(default_factory=set)
-
-    def as_json(self) -> dict[str, Any]:
-        """As the manifest has it."""
-        failed = len(self.failures)
-        return {
-            "requests": {
-                "wanted": self.wanted,
-                "found": self.wanted - self.sampled - failed,
-                "sampled": self.sampled,
-                "failed": failed,
-            },
-            "tokens": {"prompt": self.prompt_tokens, "completion": self.completion_tokens},
-            "cost_usd": self.usd,
-        }
-
-
-def judge_policy(config: AnyPolicy, *, state: Path | None = None) -> Policy:
-    """The model of a judge. Cheap; `state` is where one that has business with a server remembers it."""
-    return config.build(state=state) if isinstance(config, OpenAIBatchConfig) else config.build()
-
-
-def asks(one: AnyJudge) -> bool:
-    """Whether a judge asks a model."""
-    return isinstance(one, Asker | Comparer)
-
-
-def policies_of(judges: Sequence[Any], *, state: Path | None = None) -> dict[str, Policy]:
-    """The models of the judges that ask one, by the judge's name."""
-    return {one.name: judge_policy(one.policy, state=state) for one in judges if asks(one)}
-
-
-def identities(judges: Sequence[Any], policies: Mapping[str, Policy]) -> dict[str, Any]:
-    """What each judge is, by name, as plain data: equal identities say the same of the same text. Names are no part of it.
-
-    For a judge that asks a model: its rubric, its sampling, its model. For one that goes by others: also theirs.
-    """
-    found: dict[str, Any] = {}
-    for one in judges:
-        content = dict(one.content) if asks(one) else one.model_dump(mode="json")
-        found[one.name] = {key: value for key, value in content.items() if key != "name"}
-        if asks(one):
-            found[one.name]["policy"] = dict(policies[one.name].identity)
-        for other in getattr(one, "reads", ()):
-            found[one.name].setdefault("of", []).append(found[other])
-    return found
 
 
 class PaidCounsel:
@@ -164,7 +95,7 @@ class PaidCounsel:
         with _Session(self, one, total) as session:
             for batch in _whole(one, batches):
                 replies = session.replies([question(one, candidate) for candidate in batch])
-                yield [_heard(one, candidate, reply) for candidate, reply in zip(batch, replies, strict=True)]
+                yield [heard(one, candidate, reply) for candidate, reply in zip(batch, replies, strict=True)]
 
     def compare(self, one: Comparer, batches: Iterator[list[list[Candidate]]], *, total: int) -> Iterator[list[Judgement]]:
         """See `Counsel`; raises as `judge`."""
@@ -243,7 +174,7 @@ class PaidCounsel:
 
         rows = self._store.find(pl.Series([request.keys[0] for request in requests], dtype=pl.String))
         self._count(one, rows)
-        return {row["key"]: _reply(row) for row in rows.iter_rows(named=True)}
+        return {row["key"]: stored(row) for row in rows.iter_rows(named=True)}
 
     def _count(self, one: Paid, rows: "pl.DataFrame") -> None:
         """Tokens and cost of stored replies, each counted once."""
@@ -398,37 +329,3 @@ def _is_open(question: Question, reply: Reply | None) -> bool:
 def _whole(one: Paid, batches: Iterator[list[Any]]) -> Iterator[list[Any]]:
     """The batches; all as one for the Batch API, which answers after hours."""
     return iter([list(chain.from_iterable(batches))]) if isinstance(one.policy, OpenAIBatchConfig) else batches
-
-
-def question(one: Asker, candidate: Candidate) -> Question:
-    """What is asked about a candidate."""
-    return Question(one.ask(candidate), lambda reply: one.read(candidate, reply).unscored_reason is None)
-
-
-def put(one: Comparer, match: Match) -> Question:
-    """What is asked about a match."""
-    return Question(one.put(match), lambda reply: one.winner(match, reply)[0] is not None)
-
-
-def _heard(one: Asker, candidate: Candidate, reply: Reply) -> Judgement:
-    if reply.completion is not None:
-        return one.read(candidate, reply)
-    reason = f"no reply: {reply.error}"
-    return Judgement(
-        candidate_id=candidate.candidate_id, judge=one.name, label=None, score=None, unscored_reason=reason, raw=""
-    )
-
-
-def _reply(row: Mapping[str, Any]) -> Reply:
-    import orjson
-
-    return Reply(
-        key=row["key"],
-        completion=row["completion"],
-        reasoning=row["reasoning"],
-        finish_reason=row["finish_reason"],
-        model=row["model"] or "",
-        prompt_tokens=row["prompt_tokens"],
-        completion_tokens=row["completion_tokens"],
-        details=orjson.loads(row["details"]) if row["details"] else {},
-    )

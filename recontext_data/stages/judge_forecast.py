@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 from recontext_data.judges.base import Asker, Comparer
 from recontext_data.prices import approximate_tokens
 from recontext_data.records import Candidate, Messages, Task
-from recontext_data.stages.asking import PAID, PaidCounsel, Question, asks, put, question
+from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.judge import BATCH, as_judged, groups
+from recontext_data.stages.judge_models import PAID, asks
+from recontext_data.stages.questions import Question, put, question
 
 if TYPE_CHECKING:
     import polars as pl

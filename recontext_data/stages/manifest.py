@@ -11,13 +11,15 @@ from recontext_data import __version__
 from recontext_data.contexts import render
 from recontext_data.records import content_hash
 from recontext_data.stages import sample
-from recontext_data.stages.asking import Account, PaidCounsel, identities
+from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.buying import Purse
 from recontext_data.stages.export import Exported
+from recontext_data.stages.judge_models import Account, identities
 from recontext_data.stages.prepared import Prepared
 from recontext_data.stages.recontextualize import ArmPlan
 from recontext_data.stages.sample import Outcome
 from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT, by_position, label_counts
+from recontext_data.store.calibrations import find
 from recontext_data.store.files import replace_file
 from recontext_data.store.run_folder import RunFolder
 
@@ -67,8 +69,11 @@ def manifest(
     }
 
 
-def judging_facts(build: Prepared, counsel: PaidCounsel, tried: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
-    """Each judge with its identity; those that ask a model also with what they asked, whom, and what that cost."""
+def judging_facts(
+    build: Prepared, counsel: PaidCounsel, tried: Mapping[str, Mapping[str, int]], *, output: Path
+) -> list[dict[str, Any]]:
+    """Each judge with its identity and what was measured of it (in `output`, see `store.calibrations`); those that ask a model
+    also with what they asked, whom, and what that cost."""
     judges = build.recipe.judges
     known = identities(judges, build.judge_policies)
     facts = []
@@ -78,7 +83,8 @@ def judging_facts(build: Prepared, counsel: PaidCounsel, tried: Mapping[str, Map
         if one.name in build.judge_policies:
             policy = build.judge_policies[one.name]
             row |= {"policy": {"description": policy.description, "identity": dict(policy.identity)}, "says": known[one.name]}
-        facts.append(row | account | {"trial": dict(tried[one.name]) if one.name in tried else None})
+        found = {"trial": dict(tried[one.name]) if one.name in tried else None, "calibrations": find(output, row["identity"])}
+        facts.append(row | account | found)
     return facts
 
 

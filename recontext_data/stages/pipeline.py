@@ -34,6 +34,7 @@ from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select
 from recontext_data.stages.summary import rates
 from recontext_data.stages.trial import trial
+from recontext_data.store.calibrations import find
 from recontext_data.store.replies import ReplyStore
 from recontext_data.store.run_folder import RunFolder, taken_back
 
@@ -72,7 +73,7 @@ def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tup
             screen.note("another build of the same run was under way; it has ended")
         facts = folder.manifest()
         # A run with failures is finished, and the same command asks again for those that failed.
-        if facts is not None and not failed(facts):
+        if facts is not None and not failed(facts) and is_calibrated(facts, output):
             folder.point_latest()
             screen.note("nothing to do: this run is built already")
             return folder, as_found(facts)
@@ -89,8 +90,14 @@ def failed(facts: dict[str, Any]) -> int:
     return int(facts["requests"]["failed"] + sum(one["requests"]["failed"] for one in facts.get("judging", ())))
 
 
+def is_calibrated(facts: dict[str, Any], output: Path) -> bool:
+    """Whether a finished run says what is known of its judges by now. Its rows do not depend on it, its cards do."""
+    return all(one["calibrations"] == find(output, one["identity"]) for one in facts.get("judging", ()))
+
+
 def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Screen", command: str) -> dict[str, Any]:
     """Samples what is missing, judges, selects, recontextualizes and exports; returns the manifest."""
+    output = store.folder.parent
     clock = Clock()
     counsel = counsel_of(build, store, screen)
     with clock.stage("trial"):
@@ -111,7 +118,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
         arm_entries, exported, selection = _arms_stage(build, judged, folder=folder, screen=screen)
     folder.write_table("selection", selection)
     facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=exported, purse=purse)
-    facts["judging"] = judging_facts(build, counsel, tried)
+    facts["judging"] = judging_facts(build, counsel, tried, output=output)
     ledger = [build.tasks.entry, *outcome.entries, *judge_entries, *arm_entries]
     facts |= {"ledger": [entry.as_json() for entry in ledger], "command": command, "timings_seconds": dict(clock.seconds)}
     return finish(build, facts, exported=exported, folder=folder)

@@ -17,8 +17,9 @@ from recontext_data.prices import Price, price_of
 from recontext_data.recipe import Recipe
 from recontext_data.records import Sampling, Task, content_hash
 from recontext_data.stages import sample
-from recontext_data.stages.asking import PaidCounsel, policies_of
+from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.judge_forecast import judge_forecast, require_askable
+from recontext_data.stages.judge_models import policies_of
 from recontext_data.stages.recontextualize import ArmPlan
 from recontext_data.stages.sample import Plan, Pool
 from recontext_data.store.replies import ReplyStore

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from recontext_data.errors import BuildStopped
 from recontext_data.judges.base import Asker
 from recontext_data.records import Judgement
-from recontext_data.stages.asking import PaidCounsel, asks
+from recontext_data.stages.asking import PaidCounsel
+from recontext_data.stages.judge_models import asks
 
 SHOWN = 160
 """Characters of an answer that a failed trial quotes."""
