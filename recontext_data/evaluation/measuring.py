@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.cli import Arguments
-from recontext_data.errors import RecipeError, did_you_mean
+from recontext_data.errors import DataError, RecipeError, did_you_mean
 from recontext_data.evaluation.labels import Labelled
 from recontext_data.recipe import Limits
 
@@ -81,8 +81,16 @@ def _of_rubric(arguments: Arguments, name: str) -> Bench:
     try:
         alone = Alone.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(one_line(error, tree, whole="command line", keys_beside=lambda where: [])) from None
+        found = one_line(error, tree, whole="command line", keys_beside=_keys_beside)
+        raise RecipeError(found.removeprefix("judge.").removeprefix("judge: ")) from None
     return Bench([alone.judge], alone.limits or Limits(), dict(alone.prices))
+
+
+def _keys_beside(where: str) -> list[str]:
+    """The judge's own keys, for did-you-mean."""
+    from recontext_data.judges.rubric import RubricJudge
+
+    return list(RubricJudge.model_fields) if where.count(".") == 1 else []
 
 
 def _placed(word: str) -> str:
@@ -149,7 +157,10 @@ def judged(bench: Bench, labels: Labelled, counsel: Any) -> "pl.DataFrame":
     from recontext_data.stages.judge import judge
 
     counsel.require_ready(bench.judges)
-    words, _ = judge(labels.candidates, tasks=labels.tasks, judges=bench.judges, counsel=counsel)
+    try:
+        words, _ = judge(labels.candidates, tasks=labels.tasks, judges=bench.judges, counsel=counsel)
+    except KeyError as error:
+        raise DataError(f"judge {bench.judge.name}: reads {error} of the tasks' payload; add it to the column payload") from None
     return words.filter(words["judge"] == bench.judge.name)
 
 

@@ -100,7 +100,7 @@ def read_json(reply: str, *, key: str, answer: Answer) -> Verdict:
         return Verdict(unscored_reason=NO_OBJECT)
     if not isinstance(tree, dict):
         return Verdict(unscored_reason=NO_OBJECT)
-    if key not in tree or set(tree) - {key, REASON} or not isinstance(tree.get(REASON, ""), str):
+    if key not in tree or set(tree) - {key, REASON} or type(tree.get(REASON, "")) is not str:
         return Verdict(unscored_reason=OTHER_KEYS)
     value, is_number = tree[key], isinstance(answer, NumberAnswer)
     if not isinstance(value, str) or isinstance(value, _Literal) != is_number:

@@ -93,7 +93,7 @@ class Expect(Config):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if self.label is None and self.min is None and self.max is None:
-            raise ValueError("expect: says nothing; give a label, or min, max or both")
+            raise ValueError("says nothing; give a label, or min, max or both")
         return self
 
     def is_met(self, *, label: str | None, score: float | None) -> bool:
