@@ -191,5 +191,3 @@ def test_answers_under_different_contexts_do_not_meet(tmp_path: Path) -> None:
         assert asked(server).total() == 0
     words = pl.read_parquet(run_folder(tmp_path / "out") / "judgements.parquet").filter(pl.col("judge") == "pairwise")
     assert set(words["unscored_reason"]) == {"no opponent"}
-
-

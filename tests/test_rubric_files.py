@@ -83,9 +83,7 @@ def test_a_file_that_is_no_rubric_is_one_line(text: str, said: str, tmp_path: Pa
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_through_a_recipe_the_line_names_recipe_judge_file_and_key(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_through_a_recipe_the_line_names_recipe_judge_file_and_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rubric = write(tmp_path, answer={"form": "number", "min": 3, "max": 1})
     judge = {"kind": "rubric", "rubric": str(rubric), "policy": {"kind": "fake", "replies": ["x"]}}
     recipe = write_recipe(tmp_path / "in", judges=[{"kind": "choice"}, judge])
@@ -100,16 +98,17 @@ def test_through_a_recipe_the_line_names_recipe_judge_file_and_key(
     [
         ({"rubric": "qualty"}, "rubric: no rubric is named 'qualty'; did you mean 'quality'?"),
         ({"rubric": "no/such.yaml"}, "rubric: no/such.yaml: there is no such file; give a path to a YAML file or a name"),
-        ({"rubric": "quality", "overrides": {"answer": {"max": -1}}}, "quality.yaml: answer.min: 0 is not below answer.max, -1"),
+        (
+            {"rubric": "quality", "overrides": {"answer": {"max": -1}}},
+            "quality.yaml: answer.min: 0 is not below answer.max, -1",
+        ),
         ({"rubric": "quality", "policy": None}, "judges.0.policy"),
         ({"rubric": "quality", "expected_value": {}}, "expected_value: needs log-probabilities; set policy.logprobs=20"),
         ({"rubric": "refusal", "expected_value": {}}, "expected_value: works for whole numbers in a tag"),
         ({"rubric": "quality", "retry": 1}, "judges.0.retry: unknown key; did you mean 'retries'?"),
     ],
 )
-def test_a_bad_judge_is_one_line(
-    judge: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bad_judge_is_one_line(judge: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = {"kind": "rubric", "policy": {"kind": "fake", "replies": ["x"]}} | judge
     whole = {key: value for key, value in whole.items() if value is not None}
     assert build(write_recipe(tmp_path / "in", judges=[whole]), tmp_path / "out") == 2

@@ -34,9 +34,7 @@ def judge(folder: Path, *, policy: Any = FAKE, rubric: dict[str, Any] | None = N
 
 def candidate(completion: str = "The answer.", *, reasoning: str | None = None, **payload: Any) -> Candidate:
     turns: Any = [{"role": "user", "content": "The question?"}]
-    return Candidate(
-        candidate_id="c", task_id="t", messages=turns, completion=completion, payload=payload, reasoning=reasoning
-    )
+    return Candidate(candidate_id="c", task_id="t", messages=turns, completion=completion, payload=payload, reasoning=reasoning)
 
 
 # --- the prompt

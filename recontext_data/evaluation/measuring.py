@@ -160,7 +160,9 @@ def judged(bench: Bench, labels: Labelled, counsel: Any) -> "pl.DataFrame":
     try:
         words, _ = judge(labels.candidates, tasks=labels.tasks, judges=bench.judges, counsel=counsel)
     except KeyError as error:
-        raise DataError(f"judge {bench.judge.name}: reads {error} of the tasks' payload; add it to the column payload") from None
+        raise DataError(
+            f"judge {bench.judge.name}: reads {error} of the tasks' payload; add it to the column payload"
+        ) from None
     return words.filter(words["judge"] == bench.judge.name)
 
 

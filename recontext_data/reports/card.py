@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from recontext_data.reports import numbers
+from recontext_data.reports import calibration, numbers
 from recontext_data.reports.numbers import Manifest
 from recontext_data.reports.text import visible
 from recontext_data.tables import TRAINING_ROWS
@@ -45,6 +45,7 @@ def dataset_card(manifest: Manifest, arm: Mapping[str, Any]) -> str:
         )
     )
     environment.filters |= {"code": code, "fenced": fenced, "yaml": _yaml, "json": _json, "count": lambda value: f"{value:,}"}
+    environment.filters |= {"measure": calibration.number, "span": calibration.interval}
     card = environment.get_template("card.md.j2").render(manifest=manifest, arm=arm, **_facts(manifest, arm))
     return re.sub(r"\A(---\n.*?\n---\n)\n+", r"\1\n", card, flags=re.DOTALL)
 
@@ -62,10 +63,20 @@ def _facts(manifest: Manifest, arm: Mapping[str, Any]) -> dict[str, Any]:
         "sides": [("Generation", arm["generation_context"]), ("Training", arm["training_context"])],
         "ledger": [e for e in numbers.ledger(manifest) if e.stage == "tasks" or scopes & {e.scope, e.scope.split(" / ")[0]}],
         "gates": [gate for gate in manifest["gates"] if gate["scope"] == arm["name"]],
+        "judging": _judging(manifest),
         "columns": TRAINING_ROWS,
         "command": portable(manifest["command"]),
         "caveats": [plain(caveat) for caveat in _caveats(manifest, arm)],
     }
+
+
+def _judging(manifest: Manifest) -> list[dict[str, Any]]:
+    """The judges that ask a model or were measured, with what they cost in words."""
+    return [
+        {**judge, "cost": numbers.money(judge["cost_usd"]) if judge["cost_usd"] is not None else "–"}
+        for judge in manifest.get("judging", ())
+        if "policy" in judge or judge["calibrations"]
+    ]
 
 
 def _caveats(manifest: Manifest, arm: Mapping[str, Any]) -> list[str]:
