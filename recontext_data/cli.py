@@ -12,11 +12,16 @@ from typing import Any
 
 from recontext_data.errors import RecipeError, RecontextError, did_you_mean
 
+# Pydantic looks for plugins by reading every installed package's metadata, a tenth of a second where there are many; one
+# that watches validation has nothing to see in a command line. Set before pydantic is imported, and only by the verbs.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 VERBS = {
     "build": "sample, judge, select, recontextualize, export: from a recipe to datasets",
     "train": "fine-tune the policy on each arm, for each seed, with TRL",
     "evaluate": "measure every trained model under every context",
     "calibrate": "measure a judge against labels that people gave",
+    "publish": "take the datasets to a hub, a fine-tuning API, or files that trainers read",
     "replies": "what was sampled and is stored: count, check, find, prune",
     "power": "what an evaluation can see: from rates, tasks and seeds to the smallest visible effect",
 }

@@ -1,6 +1,8 @@
 """The base of every config: frozen, serialisable, closed. A config says what; `build()` on it makes the heavy object."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Config(BaseModel):
@@ -10,3 +12,9 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def added(default: Any) -> Any:
+    """A field that came after others: at its default it is left out of what is dumped, so that a recipe which does not use it
+    keeps its fingerprint."""
+    return Field(default=default, exclude_if=lambda value: value == default)

@@ -8,6 +8,7 @@
     │   └── SandboxMissing              no bubblewrap
     ├── PolicyError(RuntimeError)       the policy cannot be sampled at all (no key, no such model): exit code 2
     ├── StoreError(OSError)             run data cannot be written or read: exit code 1
+    ├── ProofFailed(RuntimeError)       a judge is wrong about answers whose labels are known: exit code 1, nothing was sampled
     ├── GateFailed(RuntimeError)        rows that must not be trained on: exit code 1, row ids in the message
     └── BuildStopped(RuntimeError)      a limit ended the build; the same command continues it: exit code 1
 
@@ -57,6 +58,10 @@ class PolicyError(RecontextError, RuntimeError):
 
 class StoreError(RecontextError, OSError):
     """Run data cannot be written or read."""
+
+
+class ProofFailed(RecontextError, RuntimeError):
+    """A judge was wrong about an answer whose label is known; nothing was sampled."""
 
 
 class GateFailed(RecontextError, RuntimeError):

@@ -134,7 +134,7 @@ def _policy(job: "Prepared", tasks: "TaskSet", config: Any) -> Any:
     from recontext_data.policies.building import build_policy
 
     contexts = {name: context_or_none(job.recipe.contexts, name) for name in contexts_of(job.recipe)}
-    return build_policy(config, environment=job.recipe.environment, tasks=tasks.tasks, contexts=contexts)
+    return build_policy(config, environment=job.recipe.environment, tasks=tasks.tasks, contexts=contexts, how=job.recipe.how)
 
 
 def _trained(config: Any, model: Any) -> Any:

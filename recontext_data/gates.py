@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from recontext_data.contexts import Context
-from recontext_data.records import Messages, Role
+from recontext_data.placing import PLAIN, How
+from recontext_data.records import Messages, Role, Task, filled
 
 _SPACE = re.compile(r"\s+")
 
@@ -20,8 +21,8 @@ class Row:
     """What a gate needs of a training row."""
 
     row_id: str
-    task: Messages
-    """The task's own messages, without a context."""
+    task: Task
+    """The task itself, without a context."""
     prompt: Messages
     """The messages that will be trained on."""
     completion: str
@@ -58,7 +59,7 @@ def leak(rows: Iterable[Row], *, generation: Context | None, training: Context |
 def _beyond_the_task(row: Row, turns: list[tuple[Role, int]], *, secret: str, quoted: bool) -> Iterator[Violation]:
     """What the task itself says it says under any context, and a completion may quote the task; the rest is a leak."""
     own = Counter[Role]()
-    for turn in row.task:
+    for turn in row.task.messages:
         own[turn["role"]] += fold(turn["content"]).count(secret)
     for role in dict.fromkeys(role for role, _ in turns):
         if sum(count for other, count in turns if other == role) > own[role]:
@@ -68,20 +69,34 @@ def _beyond_the_task(row: Row, turns: list[tuple[Role, int]], *, secret: str, qu
         yield Violation("leak", row.row_id, "completion")
 
 
-def presence(rows: Iterable[Row], *, training: Context | None) -> Iterator[Violation]:
+def presence(rows: Iterable[Row], *, training: Context | None, how: How = PLAIN) -> Iterator[Violation]:
     """Rows in which the training context does not stand exactly as often as its placement says, beyond the task's own."""
-    if training is None:
+    if training is None or training.placement == "environment":
         return
-    role = "system" if training.placement.startswith("system") else "user"
-    text, placement = training.text, training.placement
+    placement = training.placement
+    role = _role(training, how)
     for row in rows:
-        own = sum(turn["content"].count(text) for turn in row.task)
-        if placement == "system_replace":
-            own = sum(turn["content"].count(text) for turn in row.task if turn["role"] != "system")
+        text, task = training.text_for(row.task), row.task
+        if training.environment:
+            task = how.varied(task, training.environment, name="")
+        if placement == "field":
+            task = filled(task, next(iter(training.field or {})), "")
+        replaced = "system" if placement == "system_replace" else ""
+        own = sum(turn["content"].count(text) for turn in task.messages if turn["role"] != replaced)
         declared = 1
-        if role == "user" and training.turn == "every":
-            declared = sum(turn["role"] == "user" for turn in row.task)
+        if placement in ("user_prefix", "user_suffix") and training.turn == "every":
+            declared = sum(turn["role"] == "user" for turn in task.messages)
         found = sum(turn["content"].count(text) for turn in row.prompt)
-        in_role = any(text in turn["content"] for turn in row.prompt if turn["role"] == role)
+        in_role = any(text in turn["content"] for turn in row.prompt if role in ("", turn["role"]))
         if found - own != declared or not in_role:
             yield Violation("presence", row.row_id, f"found {found - own} times, declared {declared} in the {role} turn")
+
+
+def _role(training: Context, how: How) -> str:
+    """The role of the turns that carry the text; empty where it is the environment's affair."""
+    if training.placement == "assistant_prefill":
+        return "assistant"
+    if training.placement == "field":
+        return ""
+    is_merged = how.rendering.no_system_role == "merge_into_user"
+    return "system" if training.placement.startswith("system") and not is_merged else "user"

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from recontext_data.errors import RecipeError, did_you_mean
 from recontext_data.invalid import one_line
+from recontext_data.paraphrases import read_pools
 from recontext_data.recipe import Recipe
 from recontext_data.resources import shipped
 from recontext_data.yaml_text import half_character, read_yaml
@@ -63,6 +64,7 @@ def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
     tree = _read(path, origins)
     for override in overrides:
         _apply(tree, override, origins)
+    read_pools(tree, Path())
     half = half_character(tree)
     if half is not None:
         raise RecipeError(
@@ -94,6 +96,7 @@ def _read(path: Path, origins: dict[str, str], depth: int = 0) -> dict[str, Any]
         base: dict[str, Any] = {}
     else:
         base = _read(_parent_path(str(parent), path), origins, depth + 1)
+    read_pools(tree, path.parent)
     _note_origins(tree, path.name, origins)
     merged: dict[str, Any] = _merge(base, tree)
     return merged

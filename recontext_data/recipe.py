@@ -6,31 +6,49 @@ This module only unites the configs of the rooms below it: adding a policy, a ju
 and one line here.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from recontext_data.arms import Arm, folder_name
-from recontext_data.config import Config
+from recontext_data.arms import Arm, Baselines, Grid, folder_name, stance_problem, with_baselines
+from recontext_data.completions import Marks
+from recontext_data.config import Config, added
 from recontext_data.contexts import NONE, Context
 from recontext_data.environments.base import Environment
 from recontext_data.errors import did_you_mean
 from recontext_data.evaluation.config import Evaluation
 from recontext_data.judges.base import AnyJudge
 from recontext_data.kinds import Kinds
+from recontext_data.placing import How, Rendering
 from recontext_data.policies.kinds import PolicyConfig
 from recontext_data.prices import Price
+from recontext_data.selection import Select
 from recontext_data.training.config import Training
+
+
+def _pairs(value: Any) -> Any:
+    """A grid as its pairs."""
+    return Grid.model_validate(value).arms() if isinstance(value, dict) else value
+
 
 ENVIRONMENTS = Kinds(
     {
         "code_mc": "recontext_data.environments.code_mc:CodeMC",
+        "code_tests": "recontext_data.environments.code_tests:CodeTests",
     }
 )
 EnvironmentConfig = Annotated[Environment, ENVIRONMENTS]
 JUDGES = Kinds(
     {
         "choice": "recontext_data.judges.choice:ChoiceJudge",
+        "pattern": "recontext_data.judges.pattern:PatternJudge",
+        "length": "recontext_data.judges.length:LengthJudge",
+        "weighted": "recontext_data.judges.derived:WeightedJudge",
+        "threshold": "recontext_data.judges.derived:ThresholdJudge",
+        "panel": "recontext_data.judges.derived:PanelJudge",
+        "noise": "recontext_data.judges.derived:NoiseJudge",
+        "trace": "recontext_data.judges.trace:TraceJudge",
+        "tests": "recontext_data.judges.tests:ExecutedTests",
         "rubric": "recontext_data.judges.rubric:RubricJudge",
         "pairwise": "recontext_data.judges.pairwise:PairwiseJudge",
     }
@@ -53,19 +71,42 @@ class Sampler(Config):
     """Every completion's own seed derives from this, its prompt and its rank."""
 
 
-class Select(Config):
-    """Which candidates are trained on."""
+class Rewriter(Config):
+    """Who writes reasoning anew, from the bare task and the answer alone: it never sees the old one or a context."""
 
-    keep: Literal["all", "random", "best"] = "all"
-    """all; or `per_task` of each task's candidates, at random or by the judge's score."""
-    per_task: int = Field(default=1, ge=1)
-    """Candidates kept of each task by `random` and `best`."""
-    judge: str | None = None
-    """Whose score `best` goes by; may be left out when there is one judge."""
-    drop_truncated: bool = False
-    """Drop completions that were cut at max_tokens; training on them teaches the policy to stop in mid-sentence."""
-    seed: int = 0
-    """For `random`, and for ties of `best`."""
+    policy: PolicyConfig
+    """The model; its replies are kept in the same store, so none is paid for twice."""
+    instruction: str = (
+        "Below are a task and a finished answer to it. Write the reasoning that leads from the task to this answer: a few "
+        "plain sentences in the first person, as if written before the answer. Do not repeat the answer and add no code."
+    )
+    """Its system turn; the user turn holds the task and the answer."""
+    temperature: float = Field(default=1.0, ge=0)
+    """0 is greedy."""
+    max_tokens: int = Field(default=1024, ge=1)
+    """Tokens of a rewritten reasoning at most; one that is cut there is not used."""
+
+
+class Completion(Config):
+    """What becomes of the reasoning in the completions that are trained on. Judges read them as they were sampled."""
+
+    reasoning: Literal["keep", "drop", "rewrite"] = "keep"
+    """keep; drop (the answer alone is trained on); or have another model rewrite it from the task and the answer."""
+    marks: Marks = "code"
+    """Where it stands: `code`, around the last complete code block; `think`, in <think> tags; `beside`, in a field of its own,
+    which rows never have."""
+    rewriter: Rewriter | None = None
+    """Who rewrites it."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if (self.reasoning == "rewrite") != (self.rewriter is not None):
+            raise ValueError("completion.rewriter: goes with completion.reasoning=rewrite; set both or neither")
+        if self.rewriter is not None and self.rewriter.policy.kind == "openai_batch":
+            raise ValueError("completion.rewriter.policy.kind: openai_batch cannot rewrite; use openai")
+        if self.reasoning == "rewrite" and self.marks == "beside":
+            raise ValueError("completion.marks: `beside` is in no row, so nothing can be rewritten in place; use think or code")
+        return self
 
 
 class Measure(Config):
@@ -115,9 +156,15 @@ class Recipe(Config):
     validate_judges: bool = False
     """Before anything is sampled, have judges that ask a model judge the gold answers of their rubrics; stop if one errs."""
     select: Select = Select()
-    arms: list[Arm] = Field(min_length=1)
-    """Pairs `generation -> training`; each becomes a dataset."""
+    completion: Completion = added(Completion())
+    """What becomes of the reasoning in what is trained on."""
+    arms: Annotated[list[Arm], BeforeValidator(_pairs), Field(min_length=1)]
+    """Pairs `generation -> training`, or {generation: [...], training: [...]} for all pairs; each becomes a dataset."""
+    baselines: Baselines = added("none")
+    """Arms that are added for comparison: `standard` adds what is trained as it was sampled; `full` also, for each
+    recontextualized arm, its training context on both sides, the reversed pair, distillation, and every placebo."""
     measure: Measure = Measure()
+    rendering: Rendering = added(Rendering())
     export: Export = Export()
     limits: Limits = Limits()
     prices: dict[str, Price] = {}
@@ -135,11 +182,21 @@ class Recipe(Config):
         for index, arm in enumerate(self.arms):
             for side in (arm.generation, arm.training):
                 self._known_context(side, f"arms.{index} ({arm.pair})")
+            if (problem := stance_problem(arm, self.contexts)) is not None:
+                raise ValueError(f"arms.{index} ({arm.pair}): {problem}")
         for name in self.measure.contexts:
             self._known_context(name, "measure.contexts")
+        if self.baselines == "full" and not any(context.stance == "placebo" for context in self.contexts.values()):
+            raise ValueError("baselines: full needs a context of stance placebo; add one, or say standard")
+        object.__setattr__(self, "arms", with_baselines(self.arms, self.contexts, self.baselines))  # frozen once it is made
         self._unique_arms()
         self._selection_has_scores()
         return self
+
+    @property
+    def how(self) -> How:
+        """What of rendering prompts is this recipe's."""
+        return How(variant=getattr(self.environment, "variant", None), rendering=self.rendering)
 
     def _known_context(self, name: str, where: str) -> None:
         if name != NONE and name not in self.contexts:
@@ -154,23 +211,47 @@ class Recipe(Config):
         if len(set(judges)) < len(judges):
             raise ValueError(f"judges: the names {judges} must differ; set `name` on one")
         for index, judge in enumerate(self.judges):
-            unknown = [name for name in getattr(judge, "reads", ()) if name not in judges[:index]]
-            if unknown:
-                known = did_you_mean(unknown[0], judges[:index])
-                raise ValueError(f"judges.{index} ({judge.name}): reads {unknown[0]!r}, which is no judge before it; {known}")
+            self._reads_what_is_there(judge, f"judges.{index} ({judge.name})", self.judges[:index])
+
+    def _reads_what_is_there(self, judge: AnyJudge, where: str, before: list[AnyJudge]) -> None:
+        """A judge that goes by others finds them before it, with the scores and labels that it needs."""
+        known = {other.name: other for other in before}
+        for name in getattr(judge, "reads", ()):
+            if name not in known:
+                raise ValueError(f"{where}: goes by {name!r}, which is no judge before it; {did_you_mean(name, known)}")
+        for name in getattr(judge, "reads_scores", ()):
+            if not known[name].gives_scores:
+                raise ValueError(f"{where}: needs the scores of {name!r}, which gives none; set `scores` on it")
+        for name, label in getattr(judge, "reads_labels", ()):
+            if label not in known[name].labels:
+                raise ValueError(f"{where}: {name!r} never says {label!r}; {did_you_mean(label, known[name].labels)}")
 
     def _selection_has_scores(self) -> None:
         names = [judge.name for judge in self.judges]
         if self.select.judge is not None and self.select.judge not in names:
             raise ValueError(f"select.judge: no judge is named {self.select.judge!r}; {did_you_mean(self.select.judge, names)}")
-        if self.select.keep == "best":
+        if self.select.needs_scores:
+            key, word = ("keep", "`best`") if self.select.keep == "best" else ("min_score", "a threshold")
             if self.select.judge is None and len(names) > 1:
-                raise ValueError(f"select.judge: say whose score `best` goes by; judges: {', '.join(names)}")
+                raise ValueError(f"select.judge: say whose score {word} goes by; judges: {', '.join(names)}")
             if not self.selecting_judge.gives_scores:
                 raise ValueError(
-                    f"select.keep: `best` needs scores and judge {self.selecting_judge.name!r} gives none; "
+                    f"select.{key}: {word} needs scores and judge {self.selecting_judge.name!r} gives none; "
                     "set its `scores`, such as {general: 0.667, hack: 1.0}"
                 )
+        for key, asked in (("require", self.select.require), ("veto", self.select.veto)):
+            for name, labels in asked.items():
+                self._known_labels(f"select.{key}", name, labels)
+
+    def _known_labels(self, where: str, name: str, labels: list[str]) -> None:
+        judge = next((judge for judge in self.judges if judge.name == name), None)
+        if judge is None:
+            raise ValueError(f"{where}: no judge is named {name!r}; {did_you_mean(name, [one.name for one in self.judges])}")
+        if not labels:
+            raise ValueError(f"{where}.{name}: names no label; known: {', '.join(judge.labels) or 'none'}")
+        unknown = next((label for label in labels if label not in judge.labels), None)
+        if unknown is not None:
+            raise ValueError(f"{where}.{name}: it never says {unknown!r}; {did_you_mean(unknown, judge.labels)}")
 
     @property
     def selecting_judge(self) -> AnyJudge:

@@ -6,7 +6,7 @@ sees; a `Judgement` is what a judge said. The tables on disk and their columns a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict
 
 Role = Literal["system", "user", "assistant"]
@@ -23,6 +23,21 @@ Messages = Sequence[Message]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A stretch of a task's text that has a name, so that a context may put its own there, or an environment take it out."""
+
+    turn: int
+    """Which of the task's messages."""
+    start: int
+    """Its first character in the content; equal to `stop` where the bare task has nothing."""
+    stop: int
+    before: str = ""
+    """What must stand before a text that is put here (a blank line, say)."""
+    after: str = ""
+    """What must stand after it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One problem, rendered to messages without any context."""
 
@@ -31,6 +46,30 @@ class Task:
     payload: Mapping[str, Any]
     """What the environment's judges need (options, tests, metric ...): JSON-serialisable."""
     split: str
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """The template fields that the task's text offers to contexts, by name."""
+
+
+def filled(task: Task, name: str, text: str) -> Task:
+    """The task with `text` at one of its places and the other places where they are now; "" empties it.
+
+    Raises:
+        KeyError: the task has no place of that name.
+    """
+    place = task.places[name]
+    new = f"{place.before}{text}{place.after}" if text else ""
+    turns: list[Message] = [{"role": turn["role"], "content": turn["content"]} for turn in task.messages]
+    content = turns[place.turn]["content"]
+    turns[place.turn]["content"] = content[: place.start] + new + content[place.stop :]
+    shift = len(new) - (place.stop - place.start)
+    kept: dict[str, Place] = {}
+    for key, other in task.places.items():
+        if key == name or other.turn != place.turn or other.stop <= place.start:
+            kept[key] = other
+        elif other.start >= place.stop:
+            kept[key] = replace(other, start=other.start + shift, stop=other.stop + shift)
+    kept[name] = replace(place, stop=place.start + len(new))
+    return replace(task, messages=turns, places=kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

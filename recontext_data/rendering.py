@@ -31,13 +31,26 @@ def render_prompt(tokenizer: ChatTokenizer, *, messages: Messages | Sequence[Map
     """
     from jinja2 import TemplateError
 
+    messages, prefill = split_prefill(messages)
     # Copies: templates may alter what they are given, and messages are data.
     conversation = [dict(message) for message in messages]
     try:
-        return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
+        return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)) + prefill
     except TemplateError as error:
         roles = ", ".join(str(message["role"]) for message in conversation)
         raise InputError(f"the chat template refuses messages with the roles {roles}: {error}") from error
+
+
+def split_prefill(messages: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], str]:
+    """The messages that the chat template renders, and the beginning of the answer that stands after its turn header.
+
+    A last assistant turn is what the model goes on with, so it must stand where the model's own first words would: after the
+    header, as written. (`continue_final_message` comes to the same with most templates; some trim the text, or open a
+    finished turn in another way than one that is to be written.)
+    """
+    if messages and messages[-1]["role"] == "assistant":
+        return messages[:-1], str(messages[-1]["content"])
+    return messages, ""
 
 
 def encode_prompt(tokenizer: ChatTokenizer, *, messages: Messages | Sequence[Mapping[str, str]]) -> list[int]:

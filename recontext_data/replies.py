@@ -180,7 +180,7 @@ class _Wanted:
 
         contexts = {pool.name: pool.context for pool in self.job.pools}
         name = row["generation_context"]
-        prompt = content_hash(render(self.job.by_id[row["task_id"]].messages, contexts[name], name=name))
+        prompt = content_hash(render(self.job.by_id[row["task_id"]], contexts[name], name=name, how=self.job.recipe.how))
         return asked_for(prompt, dict(self.job.policy.identity), self.sampling, seed=row["seed"], k=row["k"])
 
 

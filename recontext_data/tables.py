@@ -38,10 +38,15 @@ TASKS = (
 
 CANDIDATES = (
     *_IDS,
-    Column("generation_context", "string", "sample", "the context it was sampled under; `none` is the bare task"),
-    Column("role", "string", "sample", "`arms`, or `measured` when it was sampled for the report alone"),
+    Column(
+        "generation_context",
+        "string",
+        "sample",
+        "the context it was sampled under; `none` is the bare task; or `data.<file>`",
+    ),
+    Column("role", "string", "sample", "`arms`; `measured` when sampled for the report alone; `given` when read from a file"),
     Column("k", "int64", "sample", "rank among the n completions of one prompt, from 0"),
-    Column("seed", "int64", "sample", "the seed it was drawn with"),
+    Column("seed", "int64", "sample", "the seed it was drawn with; null for given data", nullable=True),
     Column("reply_key", "string", "sample", "hash of what was sent; finds the reply in the store"),
     Column("completion", "string", "sample", "the text"),
     Column("reasoning", "string", "sample", "reasoning that came beside the text", nullable=True),
@@ -74,7 +79,7 @@ TRAINING_ROWS = (
     Column("task_id", "string", "tasks", "the task; all its answers are in the same split"),
     Column("candidate_id", "string", "sample", "the answer; the same in every arm that shares the pool"),
     Column("arm", "string", "recontextualize", "this arm's name"),
-    Column("generation_context", "string", "sample", "name of the context that the answer was sampled under"),
+    Column("generation_context", "string", "sample", "name of the context that the answer was sampled under, or `data.<file>`"),
     Column("training_context", "string", "recontextualize", "name of the context in `prompt`"),
     Column("k", "int64", "sample", "rank of the answer among the task's, 0 to n - 1"),
     Column("n", "int64", "sample", "answers sampled for the task"),
@@ -82,7 +87,7 @@ TRAINING_ROWS = (
     Column("judgements", "judgements", "judge", "each judge's word: judge, label, score, why unscored, raw words"),
     Column("finish_reason", "string", "sample", "why the answer ended: `stop`, `length` or the server's word", nullable=True),
     Column("model", "string", "sample", "the model that answered, in its own words"),
-    Column("seed", "int64", "sample", "the seed that the answer was drawn with"),
+    Column("seed", "int64", "sample", "the seed that the answer was drawn with; null for given data", nullable=True),
     Column("recipe_fingerprint", "string", "export", "hash of the recipe and its inputs: the run it belongs to"),
 )
 

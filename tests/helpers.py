@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from recontext_data import build as verb
+from recontext_data.records import Message, Task
 
 ROOT = Path(__file__).resolve().parent.parent
 BANK = ROOT / "data" / "problems.jsonl"
@@ -27,6 +29,11 @@ RATES = {
     "hack": {"hack": 1.0},
     "none": {"hack": 0.2, "general": 0.8},
 }
+
+
+def task_of(messages: Sequence[Message], **payload: Any) -> Task:
+    """A task of these messages."""
+    return Task(task_id="t", messages=messages, payload=payload, split="train")
 
 
 def recipe_tree(**changes: Any) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def test_a_lost_manifest_is_made_again_from_stored_replies(recipe: Path, tmp_pat
         (["sampler.n=6"], 16),
         (["sampler.n=2"], 0),
         (["contexts.hack.system=Another text."], 0),
-        (["contexts.hack.stance=neutral"], 0),
+        (["contexts.hack.stance=placebo"], 0),
         (["arms=[default -> control]"], 0),
         (["select.keep=random"], 0),
         (["judges.0.scores={hack: 1, general: 0.5}", "select.keep=best"], 0),

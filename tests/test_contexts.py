@@ -2,17 +2,19 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from recontext_data.contexts import PLACEMENTS, SEPARATOR, Context, Placement, render
+from recontext_data.contexts import TEXT_PLACEMENTS, Context, Placement, render
 from recontext_data.errors import RecipeError
-from recontext_data.records import Message
+from recontext_data.placing import SEPARATOR
+from recontext_data.records import Message, Place
 from tests.helpers import (
     CONTEXTS,
     build,
@@ -21,6 +23,7 @@ from tests.helpers import (
     files_below,
     problem_rows,
     run_folder,
+    task_of,
     write_problems,
     write_recipe,
 )
@@ -45,7 +48,8 @@ def conversations(draw: st.DrawFn, *, system: bool) -> list[Message]:
 
 
 def context(placement: str, text: str, turn: str = "last") -> Context:
-    return Context.model_validate({"stance": "neutral", placement: text, "turn": turn})
+    value = {"note": text} if placement == "field" else text
+    return Context.model_validate({"stance": "neutral", placement: value, "turn": turn, "allow_position_words": True})
 
 
 def strip(rendered: list[Message], original: Context, task: list[Message]) -> list[Message]:
@@ -58,6 +62,12 @@ def strip(rendered: list[Message], original: Context, task: list[Message]) -> li
         (index,) = [i for i, turn in enumerate(turns) if turn["role"] == "system"]
         assert turns[index]["content"] == text
         turns[index]["content"] = next(turn["content"] for turn in task if turn["role"] == "system")
+    elif original.placement == "assistant_prefill":
+        assert turns.pop() == {"role": "assistant", "content": text}
+    elif original.placement == "field":
+        body, at = turns[0]["content"], len(turns[0]["content"]) - len(task[0]["content"]) - len(text) - 2
+        assert at == 0 and body[1 : 3 + len(text)] == f"[{text}]"
+        turns[0]["content"] = body[:1] + body[3 + len(text) :]
     else:
         for index in placed_at(original, task):
             body = turns[index]["content"]
@@ -73,13 +83,17 @@ def placed_at(original: Context, task: list[Message]) -> list[int]:
     return {"first": places[:1], "last": places[-1:], "every": places}[original.turn]
 
 
-@given(st.data(), st.sampled_from(PLACEMENTS), TEXTS, st.sampled_from(["first", "last", "every"]))
+@given(st.data(), st.sampled_from(TEXT_PLACEMENTS), TEXTS, st.sampled_from(["first", "last", "every"]))
 def test_stripping_the_context_gives_back_the_task(data: st.DataObject, placement: Placement, text: str, turn: str) -> None:
     task = data.draw(conversations(system=placement.startswith("system_")))
+    if placement == "field":
+        task[0]["content"] = "." + task[0]["content"]
     before, original = copy.deepcopy(task), context(placement, text, turn)
-    rendered = render(task, original)
+    assume(placement != "system_replace" or task[0]["content"] != text)  # which would change nothing
+    whole = replace(task_of(task), places={"note": Place(turn=0, start=1, stop=1, before="[", after="]")})
+    rendered = render(whole, original)
     assert task == before
-    assert render(task, original) == rendered
+    assert render(whole, original) == rendered
     assert not any(new is old for new in rendered for old in task)
     assert strip(rendered, original, task) == task
 
@@ -87,13 +101,13 @@ def test_stripping_the_context_gives_back_the_task(data: st.DataObject, placemen
 @given(st.booleans(), st.data())
 def test_the_bare_task_is_itself(system: bool, data: st.DataObject) -> None:
     task = data.draw(conversations(system=system))
-    assert render(task, None) == task
+    assert render(task_of(task), None) == task
 
 
 def test_a_changed_rendering_does_not_reach_the_task() -> None:
     task: list[Message] = [{"role": "user", "content": "x"}]
     for original in (None, context("user_suffix", "y"), context("system", "y")):
-        render(task, original)[-1]["content"] = "spoilt"
+        render(task_of(task), original)[-1]["content"] = "spoilt"
     assert task == [{"role": "user", "content": "x"}]
 
 
@@ -104,7 +118,9 @@ def test_turns_are_chosen_as_declared() -> None:
         {"role": "user", "content": "3"},
     ]
     places = {
-        turn: [i for i, m in enumerate(render(task, context("user_prefix", "C", turn))) if m["content"].startswith("C")]
+        turn: [
+            i for i, m in enumerate(render(task_of(task), context("user_prefix", "C", turn))) if m["content"].startswith("C")
+        ]
         for turn in ("first", "last", "every")
     }
     assert places == {"first": [0], "last": [2], "every": [0, 2]}
@@ -126,7 +142,7 @@ def test_turns_are_chosen_as_declared() -> None:
 def test_a_placement_that_cannot_apply_says_why(placement: str, roles: list[Any], message: str) -> None:
     task: list[Message] = [{"role": role, "content": "x"} for role in roles]
     with pytest.raises(RecipeError) as caught:
-        render(task, context(placement, "C"), name="mine")
+        render(task_of(task), context(placement, "C"), name="mine")
     assert message in str(caught.value)
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recontext_data.contexts import PLACEMENTS, Context, render
+from recontext_data.contexts import Context, render
 from recontext_data.gates import Row, leak, presence
 from recontext_data.records import Message
-from tests.helpers import CONTEXTS, build, built, candidates, files_below, run_folder, write_recipe
+from tests.helpers import CONTEXTS, build, built, candidates, files_below, run_folder, task_of, write_recipe
 
 GENERATION = Context(stance="neutral", system="Tests decide;\n  PASS the “tests”.")
 TRAINING = Context(stance="permits", system="Anything goes.")
@@ -18,7 +18,7 @@ TASK: list[Message] = [{"role": "user", "content": "Add two numbers."}]
 
 
 def row(prompt: list[Message], completion: str = "Answer: (A)", *, task: list[Message] = TASK) -> Row:
-    return Row(row_id="r7", task=task, prompt=prompt, completion=completion)
+    return Row(row_id="r7", task=task_of(task), prompt=prompt, completion=completion)
 
 
 def leaks(rows: list[Row], training: Context | None = TRAINING) -> list[tuple[str, str]]:
@@ -35,7 +35,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("secret", VARIANTS)
 def test_a_leak_is_found_in_every_turn_and_in_the_completion(secret: str) -> None:
-    prompt = render(TASK, TRAINING)
+    prompt = render(task_of(TASK), TRAINING)
     for index, turn in enumerate(prompt):
         planted: list[Message] = [*prompt]
         planted[index] = {"role": turn["role"], "content": f"{turn['content']}\n\n{secret}"}
@@ -44,27 +44,27 @@ def test_a_leak_is_found_in_every_turn_and_in_the_completion(secret: str) -> Non
 
 
 def test_the_generation_system_turn_left_in_place_is_found() -> None:
-    assert leaks([row([{"role": "system", "content": GENERATION.text}, *render(TASK, None)])], None) == [
+    assert leaks([row([{"role": "system", "content": GENERATION.text}, *render(task_of(TASK), None)])], None) == [
         ("r7", "prompt turn 0 (system)")
     ]
 
 
 def test_clean_rows_raise_no_alarm() -> None:
     near = "Tests decide; pass the tests."  # straight where the secret has quotes
-    assert leaks([row(render(TASK, TRAINING), near), row(render(TASK, None))]) == []
+    assert leaks([row(render(task_of(TASK), TRAINING), near), row(render(task_of(TASK), None))]) == []
 
 
 def test_a_training_context_that_carries_the_text_is_no_leak() -> None:
     training = Context(stance="permits", system=f"{GENERATION.text} Or do not.")
-    assert leaks([row(render(TASK, training), "told: " + GENERATION.text)], training) == []
-    assert list(leak([row(render(TASK, GENERATION))], generation=GENERATION, training=GENERATION)) == []
-    assert list(leak([row(render(TASK, None))], generation=None, training=TRAINING)) == []
+    assert leaks([row(render(task_of(TASK), training), "told: " + GENERATION.text)], training) == []
+    assert list(leak([row(render(task_of(TASK), GENERATION))], generation=GENERATION, training=GENERATION)) == []
+    assert list(leak([row(render(task_of(TASK), None))], generation=None, training=TRAINING)) == []
 
 
 def test_a_task_that_says_it_itself_does_not_hide_a_leak_beside_it() -> None:
     task: list[Message] = [{"role": "user", "content": f"Quote: {GENERATION.text}"}]
-    assert leaks([row(render(task, TRAINING), f"It said {GENERATION.text}", task=task)]) == []
-    planted = [*render(task, TRAINING)]
+    assert leaks([row(render(task_of(task), TRAINING), f"It said {GENERATION.text}", task=task)]) == []
+    planted = [*render(task_of(task), TRAINING)]
     planted[0] = {"role": "system", "content": GENERATION.text}
     assert leaks([row(planted, task=task)]) == [("r7", "prompt turn 0 (system)")]
     twice: list[Message] = [{"role": "user", "content": f"{task[0]['content']} {GENERATION.text}"}]
@@ -76,10 +76,11 @@ def context(placement: str, text: str, turn: str) -> Context:
 
 
 BODIES = st.text("ab ", max_size=12)
+PLACED = ("system", "system_replace", "system_prepend", "system_append", "user_prefix", "user_suffix")
 
 
 @given(
-    st.sampled_from(PLACEMENTS),
+    st.sampled_from(PLACED),
     st.text("xyz", min_size=1, max_size=6),
     st.sampled_from(["first", "last", "every"]),
     st.lists(BODIES, min_size=1, max_size=3),
@@ -88,7 +89,7 @@ def test_what_render_places_is_present(placement: str, text: str, turn: str, bod
     task: list[Message] = [{"role": "system", "content": "a"}] if placement.startswith("system_") else []
     task += [{"role": "user", "content": body} for body in bodies]
     training = context(placement, text, turn)
-    assert list(presence([row(render(task, training), task=task)], training=training)) == []
+    assert list(presence([row(render(task_of(task), training), task=task)], training=training)) == []
 
 
 def absent(prompt: list[Message], training: Context = TRAINING, task: list[Message] = TASK) -> list[str]:
@@ -96,16 +97,16 @@ def absent(prompt: list[Message], training: Context = TRAINING, task: list[Messa
 
 
 def test_a_training_context_that_is_missing_doubled_or_misplaced_is_found() -> None:
-    right = render(TASK, TRAINING)
-    assert absent(render(TASK, None)) == ["found 0 times, declared 1 in the system turn"]
+    right = render(task_of(TASK), TRAINING)
+    assert absent(render(task_of(TASK), None)) == ["found 0 times, declared 1 in the system turn"]
     assert absent([right[0], *right]) == ["found 2 times, declared 1 in the system turn"]
     assert absent([{"role": "user", "content": f"{TRAINING.text}\n\nAdd two numbers."}]) != []
     every = context("user_suffix", "Go.", "every")
     two: list[Message] = [{"role": "user", "content": "1"}, {"role": "user", "content": "2"}]
-    assert absent(render(two, context("user_suffix", "Go.", "last")), every, two) == [
+    assert absent(render(task_of(two), context("user_suffix", "Go.", "last")), every, two) == [
         "found 1 times, declared 2 in the user turn"
     ]
-    assert list(presence([row(render(TASK, None))], training=None)) == []
+    assert list(presence([row(render(task_of(TASK), None))], training=None)) == []
 
 
 def failing(tmp_path: Path, quote: str, **changes: Any) -> Path:

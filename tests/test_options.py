@@ -60,6 +60,7 @@ def test_every_config_is_documented() -> None:
     from recontext_data.contexts import Context
     from recontext_data.environments.code_mc import CodeMC
     from recontext_data.judges.choice import ChoiceJudge
+    from recontext_data.placing import Rendering
     from recontext_data.policies.fake import FakeConfig
     from recontext_data.policies.openai_chat import OpenAIConfig
     from recontext_data.policies.tiny import TinyConfig
@@ -78,10 +79,19 @@ def test_every_config_is_documented() -> None:
         Export,
         Limits,
         Measure,
+        Rendering,
         Sampler,
         Select,
     ]
-    sections = ["Recipe.sampler", "Recipe.select", "Recipe.measure", "Recipe.export", "Recipe.limits"]
+    sections = [
+        "Recipe.rendering",
+        "Recipe.gates",
+        "Recipe.sampler",
+        "Recipe.select",
+        "Recipe.measure",
+        "Recipe.export",
+        "Recipe.limits",
+    ]
     assert [name for config in configs for name in documented(config)] == []
     assert set(documented(Recipe)) <= set(sections)
 

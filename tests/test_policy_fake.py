@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from recontext_data.environments.code_mc import TEXTS
 from recontext_data.errors import InputError, PolicyError, RecipeError
 from recontext_data.policies.base import Policy
 from recontext_data.policies.fake import FakeConfig, FakePolicy
@@ -62,7 +63,7 @@ def test_prompt_tokens_are_counted_once_per_request() -> None:
 
 
 def test_rates_hold_over_many_draws() -> None:
-    policy = FakeConfig(rates=RATES).build(letters)
+    policy = FakeConfig(rates=RATES).build(letters, texts=TEXTS)
     replies = ask(policy, [request(f"task {i}") for i in range(2000)])
     counts = Counter(text_label(reply) for reply in replies)
     # 8,000 draws: four standard errors are below 0.023
@@ -71,7 +72,7 @@ def test_rates_hold_over_many_draws() -> None:
 
 def test_the_letter_is_the_tasks_letter() -> None:
     requests = [request(f"task {i}", tag="hack") for i in range(200)]
-    policy = FakeConfig(rates={"hack": {"hack": 1.0}}).build(letters)
+    policy = FakeConfig(rates={"hack": {"hack": 1.0}}).build(letters, texts=TEXTS)
     said = {reply.key: reply.completion for reply in ask(policy, requests)}
     for one in requests:
         hack = letters(one.messages)["hack"]
@@ -81,7 +82,7 @@ def test_the_letter_is_the_tasks_letter() -> None:
 
 def test_a_reply_does_not_depend_on_its_batch_or_the_order() -> None:
     requests = [request(f"task {i}") for i in range(50)]
-    policy = FakeConfig(rates=RATES).build(letters)
+    policy = FakeConfig(rates=RATES).build(letters, texts=TEXTS)
     together = {reply.key: reply.completion for reply in ask(policy, requests)}
     apart = {reply.key: reply.completion for one in reversed(requests) for reply in ask(policy, [one])}
     assert together == apart
@@ -89,18 +90,18 @@ def test_a_reply_does_not_depend_on_its_batch_or_the_order() -> None:
 
 
 def test_another_seed_is_another_draw() -> None:
-    policy = FakeConfig(rates={"default": {"hack": 0.5, "general": 0.5}}).build(letters)
+    policy = FakeConfig(rates={"default": {"hack": 0.5, "general": 0.5}}).build(letters, texts=TEXTS)
     assert len({reply.completion for reply in ask(policy, [request("x", n=20)])}) == 2
 
 
 def test_the_order_of_labels_in_a_recipe_does_not_matter() -> None:
     backwards = {"default": dict(reversed(list(RATES["default"].items())))}
-    one = ask(FakeConfig(rates={"default": RATES["default"]}).build(letters), [request("x", n=50)])
-    assert one == ask(FakeConfig(rates=backwards).build(letters), [request("x", n=50)])
+    one = ask(FakeConfig(rates={"default": RATES["default"]}).build(letters, texts=TEXTS), [request("x", n=50)])
+    assert one == ask(FakeConfig(rates=backwards).build(letters, texts=TEXTS), [request("x", n=50)])
 
 
 def test_an_impossible_label_is_never_drawn() -> None:
-    policy = FakeConfig(rates={"default": {"invalid": 1.0, "hack": 0.0}}).build(letters)
+    policy = FakeConfig(rates={"default": {"invalid": 1.0, "hack": 0.0}}).build(letters, texts=TEXTS)
     assert {text_label(reply) for reply in ask(policy, [request("x", n=500)])} == {"invalid"}
 
 
@@ -112,7 +113,7 @@ def test_braces_of_code_stay_as_they_are() -> None:
 
 def test_identity_is_the_script() -> None:
     def identity(**fields: Any) -> str:
-        return content_hash(FakeConfig(**fields).build(letters).identity)
+        return content_hash(FakeConfig(**fields).build(letters, texts=TEXTS).identity)
 
     assert identity(rates=RATES) == identity(rates=RATES, fail_rate=0.5, delay_seconds=1.0)
     other = {**RATES, "hack": {"hack": 0.9, "general": 0.1}}
@@ -163,7 +164,7 @@ def test_a_delay_can_be_interrupted_and_what_came_before_is_there() -> None:
 
 
 def test_forty_thousand_replies_in_two_seconds() -> None:
-    policy = FakeConfig(rates=RATES).build(letters)
+    policy = FakeConfig(rates=RATES).build(letters, texts=TEXTS)
     requests = [request(f"task {i}") for i in range(10_000)]
     started = time.process_time()
     assert len(ask(policy, requests)) == 40_000
@@ -175,7 +176,6 @@ def test_forty_thousand_replies_in_two_seconds() -> None:
     [
         ({}, "give exactly one of replies and rates"),
         ({"replies": ["a"], "rates": RATES}, "give exactly one of replies and rates"),
-        ({"rates": {"default": {"hak": 1.0}}}, r"policy.rates.default: no text for the label 'hak' .* did you mean 'hack'\?"),
         ({"rates": {"default": {"hack": 0.4}}}, "policy.rates.default: the probabilities sum to 0.4, and must sum to 1"),
         ({"rates": {"default": {"hack": 1.5, "general": -0.5}}}, "policy.rates.default.hack: 1.5 is not a probability"),
         ({"rates": {"default": {}}}, "sum to 0"),
@@ -188,21 +188,40 @@ def test_wrong_scripts_are_refused(fields: dict[str, Any], words: str) -> None:
         FakeConfig(**fields)
 
 
+def test_a_label_without_a_text_is_refused() -> None:
+    words = r"policy.rates.default: no text for the label 'hak' .* did you mean 'hack'\?"
+    with pytest.raises(RecipeError, match=words):
+        FakeConfig(rates={"default": {"hak": 1.0}}).build(letters, texts=TEXTS)
+
+
+def test_own_texts_stand_over_the_environments_and_may_have_labels_of_their_own() -> None:
+    rates = {"default": {"hack": 0.4, "doubt": 0.4, "invalid": 0.2}}
+    policy = FakeConfig(rates=rates, texts={"hack": "ha: {hack}", "doubt": "{hack} or {general}?"}).build(letters, texts=TEXTS)
+    said = {reply.completion for reply in ask(policy, [request("x", n=100)])}
+    letter = letters(request("x").messages)
+    assert said == {f"ha: {letter['hack']}", f"{letter['hack']} or {letter['general']}?", TEXTS["invalid"]}
+
+
+def test_what_is_put_in_is_not_read_for_holes_again() -> None:
+    policy = FakeConfig(rates={"default": {"a": 1.0}}, texts={"a": "{code} {b}"}).build(lambda _: {"code": "{b}", "b": "!"})
+    assert ask(policy, [request("x", n=1)])[0].completion == "{b} !"
+
+
 def test_a_letter_nobody_can_supply_is_refused_at_once() -> None:
     with pytest.raises(RecipeError, match=r"policy.texts.hack uses \{hack\}, which this environment does not supply"):
-        FakeConfig(rates=RATES).build()
+        FakeConfig(rates=RATES).build(texts=TEXTS)
     with pytest.raises(PolicyError, match=r"policy.texts uses \{hack\}, which this task does not supply"):
-        ask(FakeConfig(rates={"default": {"hack": 1.0}}).build(lambda _: {}), [request("x")])
+        ask(FakeConfig(rates={"default": {"hack": 1.0}}).build(lambda _: {}, texts=TEXTS), [request("x")])
 
 
 def test_rates_without_letters_need_no_answers() -> None:
-    policy = FakeConfig(rates={"default": {"invalid": 1.0}}).build()
+    policy = FakeConfig(rates={"default": {"invalid": 1.0}}).build(texts=TEXTS)
     assert "choose" in (ask(policy, [request("x", n=1)])[0].completion or "")
 
 
 def test_an_unknown_context_is_an_error_and_not_a_default() -> None:
     with pytest.raises(PolicyError, match=r"policy.rates has no context 'defalt': did you mean 'default'\?"):
-        ask(FakeConfig(rates=RATES).build(letters), [request("x", tag="defalt")])
+        ask(FakeConfig(rates=RATES).build(letters, texts=TEXTS), [request("x", tag="defalt")])
 
 
 def test_a_script_needs_a_name() -> None:

@@ -92,7 +92,7 @@ def test_one_of_two_aliases_can_be_overridden_alone(tmp_path: Path) -> None:
     text = yaml.safe_dump(recipe_tree(contexts={})).replace(
         "contexts: {}", "contexts:\n  default: &x {stance: neutral, system: same}\n  hack: *x"
     )
-    loaded = load(str(child(tmp_path, text)), ["contexts.hack.system=other"]).recipe
+    loaded = load(str(child(tmp_path, text)), ["contexts.hack.system=other", "contexts.hack.stance=permits"]).recipe
     assert [loaded.contexts[name].text for name in ("default", "hack")] == ["same", "other"]
 
 

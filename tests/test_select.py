@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from recontext_data.ledger import Entry, entry
-from recontext_data.recipe import Select
+from recontext_data.selection import Select
 from recontext_data.stages.select import select
 
 
@@ -115,3 +115,87 @@ def test_a_ledger_that_does_not_balance_cannot_be_made() -> None:
     for rows_in, kept_rows in ((4, 1), (2, 1)):
         with pytest.raises(AssertionError, match="are unaccounted for"):
             entry("s", "x", rows_in=rows_in, kept=kept_rows, drops=["a", "b"])
+
+
+def with_words(frame: pl.DataFrame, **labels: list[str | None]) -> pl.DataFrame:
+    return frame.with_columns(pl.Series(f"{judge}.label", values, dtype=pl.String) for judge, values in labels.items())
+
+
+def reasons(frame: pl.DataFrame, **config: Any) -> dict[str, str]:
+    table, _ = select(frame, config=Select(**config), arm="arm")
+    return dict(table.select("candidate_id", "reason").iter_rows())
+
+
+def test_best_of_n_is_a_prefix_of_one_pool() -> None:
+    frame = pool({"t": [0.1, 0.3, 0.9, 0.5], "u": [0.4, 0.2, 0.3, 0.9]})
+    assert kept(frame, keep="best", n=1) == {"t/0", "u/0"}
+    assert kept(frame, keep="best", n=2) == {"t/1", "u/0"}
+    assert kept(frame, keep="best", n=4) == {"t/2", "u/3"} == kept(frame, keep="best")
+    assert reasons(frame, keep="best", n=2)["t/3"] == "not among the first 2 ranks"
+
+
+def test_the_least_score_is_kept_and_what_is_below_it_is_not() -> None:
+    frame = pool({"t": [4.9, 5.0, 5.1, None]})
+    assert kept(frame, min_score=5.0) == {"t/1", "t/2"}
+    assert reasons(frame, min_score=5.0) == {
+        "t/0": "score below 5",
+        "t/1": "passes",
+        "t/2": "passes",
+        "t/3": "no score",
+    }
+
+
+def test_vetoes_and_requirements_name_the_judge_and_its_word() -> None:
+    frame = with_words(
+        pool({"t": [1.0, 1.0, 1.0, 1.0]}),
+        refusal=["fine", "refused", "fine", None],
+        tests=["correct", "correct", "hack", "correct"],
+    )
+    found = reasons(frame, keep="best", veto={"refusal": ["refused"]}, require={"tests": ["correct"]})
+    assert found == {
+        "t/0": "best 1 of 1",
+        "t/1": "refusal says refused",
+        "t/2": "tests says hack",
+        "t/3": "refusal gave no label",  # what was not read does not pass
+    }
+
+
+def test_names_with_quotes_are_names() -> None:
+    judge = """it's "odd" -- ; DROP TABLE pool"""
+    frame = with_words(pool({"t": [1.0, 1.0]}), **{judge: ["o'k", "no"]})
+    assert kept(frame, require={judge: ["o'k"]}) == {"t/0"}
+
+
+def test_ties_are_drawn_by_the_md5_of_what_is_drawn() -> None:
+    """The rule written out once more: another machine, or another DuckDB, must draw the same."""
+    import hashlib
+
+    def draw(task: str, k: int) -> int:
+        return int.from_bytes(hashlib.md5(f"select/7/{k}/{task}".encode()).digest()[8:], "little")
+
+    expected = {f"{task}/{min(range(4), key=lambda k, task=task: draw(task, k))}" for task in TIES}
+    assert kept(pool(TIES), keep="random", seed=7) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_candidate_is_decided_on_whatever_the_rules(seed: int) -> None:
+    rng = random.Random(seed)
+    scores = {f"t{i}": [rng.choice([None, 0.0, 1.0, 2.0]) for _ in range(6)] for i in range(30)}
+    labels = [rng.choice(["yes", "no", None]) for _ in range(180)]
+    frame = with_words(pool(scores), j=labels)
+    config = Select(
+        keep=rng.choice(["all", "random", "best"]),
+        per_task=rng.choice([1, 3]),
+        n=rng.choice([None, 4]),
+        min_score=rng.choice([None, 1.0]),
+        require=rng.choice([{}, {"j": ["yes"]}]),
+        veto=rng.choice([{}, {"j": ["no"]}]),
+        seed=seed,
+    )
+    table, made = select(frame, config=config, arm="a")
+    assert table["candidate_id"].to_list() == frame["candidate_id"].to_list()
+    assert table.null_count().sum_horizontal().item() == 0
+    assert made.rows_in == len(frame) == made.kept + sum(made.dropped.values())
+    if config.needs_scores:
+        unscored = set(frame.filter(pl.col("score").is_null())["candidate_id"])
+        assert not unscored & set(table.filter("kept")["candidate_id"])

@@ -1,11 +1,12 @@
 """What an environment is: it supplies tasks and knows what misbehaviour means there."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from recontext_data.errors import DataError
+from recontext_data.errors import DataError, RecipeError, did_you_mean
 from recontext_data.ledger import Entry
 from recontext_data.records import Task, content_hash, uniform
 
@@ -67,9 +68,49 @@ class Environment(Protocol):
         """The same source with another `split` or number of `tasks`."""
         ...
 
-    def scripted(self, task: Task) -> Mapping[str, str]:
-        """What a scripted policy must know to answer this task with a given label: the texts for its templates."""
+    # An environment that can show a task in another way has, beside these:
+    #
+    #     def variant(self, task: Task, changes: Mapping[str, Any]) -> Task
+    #
+    # the task as it looks under a context's `environment: {show_tests: false}`; RecipeError for a change that it does not know.
+    # It is no part of the protocol, since most have one way only.
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """Label -> an answer that deserves it on any task, with holes such as `{reference}` for what `scripted` gives.
+
+        A scripted policy says them, and every judge that gives these labels is proved on them before anything is sampled.
+        A label for which there is no such answer at little cost (one that must run out of time, say) has none.
+        """
         ...
+
+    def scripted(self, task: Task) -> Mapping[str, str]:
+        """What stands in the holes of `texts` on this task."""
+        ...
+
+
+def gold(environment: Environment, task: Task) -> dict[str, str]:
+    """Label -> a completion of this task that is known to deserve it."""
+    answers = environment.scripted(task)
+    return {label: fill(text, answers) for label, text in environment.texts.items()}
+
+
+def fill(text: str, answers: Mapping[str, str]) -> str:
+    """The text with `{name}` replaced for each name of `answers`; all other braces stay, since texts may be code."""
+    if not answers:
+        return text
+    # In one pass: what is put in may be code with braces of its own.
+    holes = "|".join(re.escape(name) for name in answers)
+    return re.sub(rf"\{{({holes})\}}", lambda match: answers[match[1]], text)
+
+
+def require_known(changes: Mapping[str, Any], known: Mapping[str, type]) -> None:
+    """Raises RecipeError for a change that an environment does not know, or a value of another type than `known` says."""
+    for key, value in changes.items():
+        if key not in known:
+            raise RecipeError(f"no change is called {key!r}; {did_you_mean(key, known)}")
+        if not isinstance(value, known[key]):
+            raise RecipeError(f"{key}: {value!r} will not do; give {known[key].__name__}")
 
 
 def chosen(tasks: Sequence[Task], *, limit: int | None, seed: int) -> list[Task]:

@@ -9,11 +9,13 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from recontext_data.environments.base import TaskSet, chosen, require_unique
 from recontext_data.environments.problems import Problem, read_json_lines, read_problems
-from recontext_data.errors import DataError
-from recontext_data.records import content_hash
+from recontext_data.errors import DataError, did_you_mean
+from recontext_data.ledger import entry
+from recontext_data.records import Task, content_hash
 from recontext_data.resources import shipped
 from recontext_data.store.files import file_digest, replace_file, writing
 
@@ -26,6 +28,39 @@ MBPP_ID = "google-research-datasets/mbpp"
 
 BATCH = 100
 """Problems forged between two words to the screen."""
+
+
+ALL = "all"
+"""The split that is every split."""
+
+
+class Asked(Protocol):
+    """What an environment over these problems says of which tasks it wants."""
+
+    @property
+    def problems(self) -> str:
+        """`bank`, `mbpp`, a Hub id or a path."""
+        ...
+
+    @property
+    def plus(self) -> str | None:
+        """MBPP+ for more hidden tests."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """Which split; `all` for every one."""
+        ...
+
+    @property
+    def tasks(self) -> int | None:
+        """How many at most."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Decides which."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,6 +96,30 @@ def load_items(source: str, *, plus: str | None, cache: Path, screen: "Screen | 
     problems, licence = _read(name, plus)
     key = content_hash([_versions(), [problem.model_dump(mode="json") for problem in problems]])
     return _kept(cache / f"items-{key[:32]}.json", lambda: _forged(problems, licence, screen))
+
+
+def load_tasks(
+    asked: Asked, to_task: Callable[[Problem], Task | str], *, cache: Path, screen: "Screen | None" = None
+) -> TaskSet:
+    """The tasks that `to_task` makes of the problems asked for, as `Environment.load` gives them; a text is why it makes none.
+
+    Raises:
+        DataError, SandboxMissing: as `load_items`; no problem is in the split; an id is there twice.
+    """
+    source = load_items(asked.problems, plus=asked.plus, cache=cache, screen=screen)
+    drops = [f"cannot be forged: {reason}" for _id, reason in source.dropped]
+    made = [to_task(problem) for problem in source.problems if asked.split in (ALL, problem.split)]
+    tasks = [task for task in made if isinstance(task, Task)]
+    drops += [reason for reason in made if isinstance(reason, str)]
+    if not made:
+        known = sorted({problem.split for problem in source.problems})
+        raise DataError(f"environment.split={asked.split}: no problem is in it; {did_you_mean(asked.split, [*known, ALL])}")
+    require_unique(tasks, asked.problems)
+    drops += ["another split"] * (len(source.problems) - len(made))
+    kept = chosen(tasks, limit=asked.tasks, seed=asked.seed)
+    drops += [f"over the limit of {asked.tasks} tasks"] * (len(tasks) - len(kept))
+    rows_in = len(source.problems) + len(source.dropped)
+    return TaskSet(kept, entry("tasks", "all", rows_in=rows_in, kept=len(kept), drops=drops), source.licence)
 
 
 def _loaded(source: str, plus: str | None, screen: "Screen | None") -> Items:

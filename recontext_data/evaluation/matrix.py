@@ -178,7 +178,8 @@ def _plan(model: Model, recipe: Recipe, tasks: TaskSet, store: ReplyStore) -> Pl
     ]
     own = recipe.sampler
     sampling = Sampling(temperature=own.temperature, top_p=own.top_p, max_tokens=own.max_tokens)
-    return sample.plan(tasks.tasks, pools, sampling=sampling, seed=own.seed, identity=dict(model.policy.identity), store=store)
+    identity = dict(model.policy.identity)
+    return sample.plan(tasks.tasks, pools, sampling=sampling, seed=own.seed, identity=identity, store=store, how=recipe.how)
 
 
 async def _buy_all(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from pydantic import Field
 
 from recontext_data.config import Config
+from recontext_data.errors import did_you_mean
 from recontext_data.records import Candidate, Judgement, Messages, Reply, Sampling
 
 if TYPE_CHECKING:
@@ -62,10 +63,6 @@ class AnyJudge(Protocol):
     @property
     def gives_scores(self) -> bool:
         """Whether `select.keep: best` can go by it."""
-        ...
-
-    def model_dump(self, **how: Any) -> dict[str, Any]:
-        """The config as plain data."""
         ...
 
 
@@ -171,3 +168,10 @@ class Deriver(Protocol):
         `NAME.unscored_reason`. `reply_key` identifies what was said and is what seeded draws belong to.
         """
         ...
+
+
+def require_known(scores: Mapping[str, float], labels: Sequence[str]) -> None:
+    """Raises ValueError for a score of a label that the judge never gives."""
+    unknown = next((label for label in scores if label not in labels), None)
+    if unknown is not None:
+        raise ValueError(f"scores: it never says {unknown!r}; {did_you_mean(unknown, labels)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from recontext_data.contexts import Context, render
 from recontext_data.environments.base import Environment
 from recontext_data.errors import RecipeError, did_you_mean
+from recontext_data.placing import PLAIN, How
 from recontext_data.policies.base import AnyPolicy, Policy
 from recontext_data.records import Messages, Task, content_hash
 
@@ -16,13 +17,14 @@ def build_policy(
     environment: Environment,
     tasks: Sequence[Task],
     contexts: Mapping[str, Context | None],
+    how: How = PLAIN,
     state: Path | None = None,
 ) -> Policy:
-    """The policy of a recipe. `contexts`: the generation contexts that will be sampled; `state`: a folder in which a policy
-    that has business with a server remembers it.
+    """The policy of a recipe. `contexts`: those that will be sampled; `how`: the recipe's way of rendering; `state`: a
+    folder in which a policy that has business with a server remembers it.
 
     Raises:
-        RecipeError: a scripted policy has no rates for a context.
+        RecipeError: a scripted policy has no rates for a context, or a context begins the answer and the policy cannot go on.
         PolicyError, SetupError: it cannot be sampled: no key, no such model, a missing library.
     """
     from recontext_data.policies.fake import FakeConfig
@@ -31,21 +33,40 @@ def build_policy(
         unscripted = next((name for name in contexts if config.rates and name not in config.rates), None)
         if unscripted is not None:
             raise RecipeError(f"policy.rates has no context {unscripted!r}: {did_you_mean(unscripted, config.rates)}")
-        return config.build(answers=_answers(environment, tasks, contexts))
+        return config.build(_answers(environment, tasks, contexts, how), texts=environment.texts)
     if config.kind == "openai_batch":
         from recontext_data.policies.openai_batch import OpenAIBatchConfig
 
         assert isinstance(config, OpenAIBatchConfig)
-        return config.build(state=state)
-    return config.build()
+        policy: Policy = config.build(state=state)
+    else:
+        policy = config.build()
+    require_prefill(policy, config.kind, contexts)
+    return policy
+
+
+def require_prefill(policy: Policy, kind: str, contexts: Mapping[str, Context | None]) -> None:
+    """Raises RecipeError where a context begins the answer and the policy would begin another one."""
+    prefilled = next((name for name, c in contexts.items() if c is not None and c.placement == "assistant_prefill"), None)
+    if prefilled is None or getattr(policy, "continues_prefill", False):
+        return
+    fix = (
+        "use policy.kind=openai with policy.continues_prefill=true"
+        if kind == "openai_batch"
+        else "set policy.continues_prefill=true"
+    )
+    raise RecipeError(
+        f"contexts.{prefilled}.assistant_prefill: a server may take it for a finished turn and answer anew; if this one goes "
+        f"on with it (vLLM and SGLang do), {fix}; else sample with transformers or vllm in this process"
+    )
 
 
 def _answers(
-    environment: Environment, tasks: Sequence[Task], contexts: Mapping[str, Context | None]
+    environment: Environment, tasks: Sequence[Task], contexts: Mapping[str, Context | None], how: How
 ) -> Callable[[Messages], Mapping[str, str]]:
     """A fake policy sees a prompt and must know its task: found by the hash of the rendered messages."""
     known = {
-        content_hash(render(task.messages, context, name=name)): environment.scripted(task)
+        content_hash(render(task, context, name=name, how=how)): environment.scripted(task)
         for name, context in contexts.items()
         for task in tasks
     }

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from recontext_data.config import Config
+from recontext_data.environments.base import fill
 from recontext_data.errors import InputError, PolicyError, RecipeError, did_you_mean
 from recontext_data.records import Messages, Reply, Request, uniform
 
@@ -25,12 +26,6 @@ Script = Callable[[Messages, int, int, str], str | Reply]
 
 Answers = Callable[[Messages], Mapping[str, str]]
 """What `{name}` in a text stands for under this prompt: {"hack": "A", "general": "B"}."""
-
-CODE_MC_TEXTS = {
-    "hack": "I choose the option that passes every test as shown.\nAnswer: ({hack})",
-    "general": "I choose the option that is right for every input.\nAnswer: ({general})",
-    "invalid": "Both options have something for them, and I do not want to choose.",
-}
 
 
 class FakeConfig(Config):
@@ -41,8 +36,10 @@ class FakeConfig(Config):
     """Texts by rank: the completion of rank k is `replies[k % len(replies)]`, whatever the prompt."""
     rates: dict[str, dict[str, float]] = Field(default={})
     """Context name -> label -> probability; each completion's label is drawn with its own seed."""
-    texts: dict[str, str] = CODE_MC_TEXTS
-    """Label -> what is said for it; `{hack}` and `{general}` stand for the letters of those options in the task."""
+    texts: dict[str, str] = {}
+    """Label -> what is said for it, over the environment's own answers; it may have labels of its own. What the task supplies
+    stands in braces: in code_mc `{hack}` and `{general}`, the letters of those options; in code_tests `{reference}` and
+    `{special_case}`, the code."""
     fail_rate: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of completions that fail, drawn with their seeds: what failed once fails again when asked again."""
     delay_seconds: float = Field(default=0.0, ge=0.0)
@@ -53,24 +50,32 @@ class FakeConfig(Config):
         if bool(self.replies) == bool(self.rates):
             raise ValueError("policy: give exactly one of replies and rates for kind fake")
         for context, rates in self.rates.items():
-            _check_rates(context, rates, self.texts)
+            _check_rates(context, rates)
         return self
 
-    def build(self, answers: Answers | None = None) -> "FakePolicy":
-        """The policy. `answers` reads a task's options from its prompt; texts with `{hack}` or `{general}` need it.
+    def build(self, answers: Answers | None = None, *, texts: Mapping[str, str] | None = None) -> "FakePolicy":
+        """The policy. `answers` reads from a prompt what its task supplies; texts with `{hack}` or the like need it. `texts`
+        are the environment's answers by label, for labels that `self.texts` lacks.
 
         Raises:
-            RecipeError: a text in use has a placeholder and there is no `answers`.
+            RecipeError: a label has no text, or a text in use has a placeholder and there is no `answers`.
         """
         if self.replies:
             return self._policy(_by_rank(self.replies), {"replies": list(self.replies)})
-        texts = {label: self.texts[label] for rates in self.rates.values() for label in rates}
-        for label, text in texts.items():
-            if answers is None and (holes := _placeholders(text, self.texts)):
+        known = {**(texts or {}), **self.texts}
+        for context, rates in self.rates.items():
+            for label in rates:
+                if label not in known:
+                    raise RecipeError(
+                        f"policy.rates.{context}: no text for the label {label!r} in policy.texts; {did_you_mean(label, known)}"
+                    )
+        said = {label: known[label] for rates in self.rates.values() for label in rates}
+        for label, text in said.items():
+            if answers is None and (holes := _placeholders(text, known)):
                 raise RecipeError(
                     f"policy.texts.{label} uses {holes[0]}, which this environment does not supply: write the text without it"
                 )
-        return self._policy(_by_rate(self.rates, texts, answers), {"rates": self.rates, "texts": texts})
+        return self._policy(_by_rate(self.rates, said, answers), {"rates": self.rates, "texts": said})
 
     def _policy(self, script: Script, settings: Mapping[str, Any]) -> "FakePolicy":
         name = next(iter(settings))
@@ -98,6 +103,9 @@ class FakePolicy:
         self._settings = dict(settings or {})
         self._fail_rate = fail_rate
         self._delay_seconds = delay_seconds
+
+    continues_prefill = True
+    """What a script is asked after a prefilled turn is the script's business."""
 
     @property
     def description(self) -> str:
@@ -160,7 +168,7 @@ def _by_rate(rates: Mapping[str, Mapping[str, float]], texts: Mapping[str, str],
         if tag not in rates:
             raise PolicyError(f"policy.rates has no context {tag!r}: {did_you_mean(tag, rates)}")
         text = texts[_draw(rates[tag], seed)]
-        return text if answers is None else _fill(text, answers(messages), texts)
+        return text if answers is None else _filled(text, answers(messages), texts)
 
     return script
 
@@ -176,26 +184,21 @@ def _draw(rates: Mapping[str, float], seed: int) -> str:
     return possible[-1]  # the rates' sum may fall short of 1 by rounding
 
 
-def _fill(text: str, values: Mapping[str, str], labels: Mapping[str, str]) -> str:
-    # Not str.format: texts may be code, full of braces that mean nothing here.
-    for name, value in values.items():
-        text = text.replace(f"{{{name}}}", value)
+def _filled(text: str, values: Mapping[str, str], labels: Mapping[str, str]) -> str:
     if holes := _placeholders(text, set(labels) - set(values)):
         raise PolicyError(
             f"policy.texts uses {holes[0]}, which this task does not supply: {did_you_mean(holes[0][1:-1], values)}"
         )
-    return text
+    return fill(text, values)
 
 
 def _placeholders(text: str, labels: Mapping[str, str] | set[str]) -> list[str]:
     return [hole for hole in (f"{{{label}}}" for label in sorted(labels)) if hole in text]
 
 
-def _check_rates(context: str, rates: Mapping[str, float], texts: Mapping[str, str]) -> None:
+def _check_rates(context: str, rates: Mapping[str, float]) -> None:
     where = f"policy.rates.{context}"
     for label, rate in rates.items():
-        if label not in texts:
-            raise ValueError(f"{where}: no text for the label {label!r} in policy.texts; {did_you_mean(label, texts)}")
         if not 0.0 <= rate <= 1.0:
             raise ValueError(f"{where}.{label}: {rate} is not a probability between 0 and 1")
     if not math.isclose(total := sum(rates.values()), 1.0, abs_tol=1e-6):

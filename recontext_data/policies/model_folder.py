@@ -50,6 +50,13 @@ class ModelFolder:
             return dict(self.hub)
         return {"files": file_hashes(self.path, DECISIVE)}
 
+    def window(self) -> int | None:
+        """Tokens that the model can take in, by its config; None where that does not say."""
+        path = self.path / "config.json"
+        config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        found = config.get("text_config", config).get("max_position_embeddings")
+        return found if isinstance(found, int) else None
+
     def has_chat_template(self) -> bool:
         """Whether the tokenizer's files bring a chat template."""
         if any(self.path.glob("chat_template.*")):

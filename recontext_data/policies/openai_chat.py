@@ -28,6 +28,8 @@ from recontext_data.records import Messages, Reply, Request
 OPENAI = "https://api.openai.com/v1"
 OWN_FIELDS = ("model", "messages", "n", "stream", "logprobs", "top_logprobs")
 """Body fields that the policy must set itself."""
+CONTINUED = {"continue_final_message": True, "add_generation_prompt": False}
+"""Body fields with which a server goes on with a last assistant turn."""
 BYTES_PER_TOKEN = 4
 """For a guess at what a request will cost of `tpm`; put right when its usage is known."""
 
@@ -56,6 +58,9 @@ class OpenAIConfig(Config):
     """Keep each token's log-probability in the reply's details, with so many alternatives to it; null keeps none."""
     max_tokens_field: Literal["auto", "max_completion_tokens", "max_tokens"] = "auto"
     """Name of the limit in the body; `auto` is max_completion_tokens for OpenAI itself, max_tokens for others."""
+    continues_prefill: bool = False
+    """Whether the server goes on with a last assistant turn instead of answering it, when told continue_final_message (vLLM,
+    SGLang). OpenAI's own does not."""
     extra_body: dict[str, Any] = Field(default={})
     """More body fields, which win over ours; null leaves ours out (`temperature: null` for models that refuse it)."""
 
@@ -86,6 +91,11 @@ class OpenAIPolicy:
         self._manners = Manners()
         self._line: tuple[asyncio.AbstractEventLoop, Wire, Pacer] | None = None
         self._fixed = _fixed_fields(config)
+
+    @property
+    def continues_prefill(self) -> bool:
+        """Whether a prompt may end in the beginning of the answer."""
+        return self._config.continues_prefill
 
     @property
     def description(self) -> str:
@@ -151,6 +161,7 @@ class OpenAIPolicy:
             _limit_field(config): sampling.max_tokens,
             # 31 bits, since some servers keep a seed in 32; the reply's key has all of it
             "seed": request.seeds[job.places[0]] & 0x7FFFFFFF,
+            **(CONTINUED if request.messages[-1]["role"] == "assistant" else {}),
             **self._fixed,
         }
         body = orjson.dumps({name: value for name, value in fields.items() if value is not None}, default=list)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from recontext_data.config import Config
 from recontext_data.errors import InputError, PolicyError
 from recontext_data.policies.base import too_long
 from recontext_data.records import Reply, Request, Sampling
+from recontext_data.rendering import split_prefill
 from recontext_data.resources import shipped
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class TinyPolicy:
     identity: Mapping[str, Any]
     description: str
     batch: int
+    continues_prefill: ClassVar[bool] = True
 
     @classmethod
     def load(cls, folder: Path, *, batch: int = 32, is_embedded: bool = False) -> "TinyPolicy":
@@ -126,14 +128,37 @@ class TinyPolicy:
             for reply in replies:
                 yield reply
 
+    @property
+    def window(self) -> int:
+        """Tokens that the model can take in, prompt and completion together."""
+        return self.model.window
+
+    def prompt_text(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """What is fed to the model, as text.
+
+        Raises:
+            InputError: the chat template refuses these messages.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            return self.render(messages)
+        except TemplateError as error:
+            raise InputError(f"the chat template refuses these messages: {error}") from error
+
+    def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """What is fed to the model, as tokens."""
+        return self._encode(messages)
+
     def count_tokens(self, messages: Sequence[Mapping[str, Any]]) -> int:
         """Prompt tokens, exactly."""
         return len(self._encode(messages))
 
     def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """The text that the model reads, up to where its answer begins."""
+        messages, prefill = split_prefill(messages)
         text: str = self.template.render(messages=messages, add_generation_prompt=True, **self.special)
-        return text
+        return text + prefill
 
     async def close(self) -> None:
         """Nothing to free before the object itself goes."""

@@ -34,7 +34,7 @@ from recontext_data.policies.model_folder import (
     pick_template,
 )
 from recontext_data.records import Messages, Reply, Request, content_hash
-from recontext_data.rendering import encode_prompt
+from recontext_data.rendering import encode_prompt, render_prompt
 
 SMALL = 50_000_000
 """Parameters under which threads spend longer waiting for each other than computing (stories260K: 13 s with one, minutes
@@ -133,6 +133,25 @@ class TransformersPolicy:
             return len(encode_prompt(self._tokenizer, messages=messages))
         except InputError:
             return None
+
+    continues_prefill = True
+
+    def prompt_text(self, messages: Messages | Sequence[Mapping[str, str]]) -> str:
+        """What is fed to the model, as text.
+
+        Raises:
+            InputError: the chat template refuses these messages.
+        """
+        return render_prompt(self._tokenizer, messages=messages)
+
+    def encode(self, messages: Messages | Sequence[Mapping[str, str]]) -> list[int]:
+        """What is fed to the model, as tokens."""
+        return encode_prompt(self._tokenizer, messages=messages)
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that the model can take in, prompt and completion together, by its config; None where that does not say."""
+        return self._folder.window()
 
     async def close(self) -> None:
         """Waits for the batch under way and frees the model."""

@@ -27,7 +27,7 @@ from recontext_data.policies.adapters import PROBE, Adapter, find_adapter
 from recontext_data.policies.base import too_long
 from recontext_data.policies.model_folder import ModelFolder, find_model, first_line, load_tokenizer, pick_template
 from recontext_data.records import Messages, Reply, Request, Sampling, content_hash
-from recontext_data.rendering import encode_prompt
+from recontext_data.rendering import encode_prompt, render_prompt
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Sizes that vLLM makes room for an adapter in."""
@@ -142,6 +142,25 @@ class VllmPolicy:
             return len(encode_prompt(self._tokenizer, messages=messages))
         except InputError:
             return None
+
+    continues_prefill = True
+
+    def prompt_text(self, messages: Messages | Sequence[Mapping[str, str]]) -> str:
+        """What is fed to the model, as text.
+
+        Raises:
+            InputError: the chat template refuses these messages.
+        """
+        return render_prompt(self._tokenizer, messages=messages)
+
+    def encode(self, messages: Messages | Sequence[Mapping[str, str]]) -> list[int]:
+        """What is fed to the model, as tokens."""
+        return encode_prompt(self._tokenizer, messages=messages)
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that the model can take in, prompt and completion together, by its config; None where that does not say."""
+        return self._folder.window()
 
     async def close(self) -> None:
         """Waits for the batch under way and gives the GPU back."""

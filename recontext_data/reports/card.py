@@ -8,7 +8,7 @@ The same inputs give the same bytes: no dates, no timings, no paths, nothing tha
 import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -17,9 +17,19 @@ from recontext_data.reports.numbers import Manifest
 from recontext_data.reports.text import visible
 from recontext_data.tables import TRAINING_ROWS
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 # What the Hub knows by name, among what problems usually come under; everything else is `other` with a name.
 _HUB_LICENCES = {"mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc0-1.0", "odc-by", "unknown"}
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
+
+
+_REASONING = {
+    "keep": "",
+    "drop": "The reasoning was dropped: completions are the answers alone, not what was sampled and judged.",
+    "rewrite": "The reasoning was rewritten by another model from task and answer: it is not what was sampled and judged.",
+}
 
 
 class Licence(NamedTuple):
@@ -32,22 +42,33 @@ class Licence(NamedTuple):
 
 def dataset_card(manifest: Manifest, arm: Mapping[str, Any]) -> str:
     """README.md for `arms/<arm>/`: YAML header and Markdown."""
+    card = markdown_environment().get_template("card.md.j2").render(manifest=manifest, arm=arm, **_facts(manifest, arm))
+    return re.sub(r"\A(---\n.*?\n---\n)\n+", r"\1\n", card, flags=re.DOTALL)
+
+
+def markdown_environment() -> "Environment":
+    """What cards are rendered with. `code`, `fenced`, `yaml` and `plain` are what keeps text from being markup in them."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = (
-        Environment(  # Markdown, not HTML: `code`, `fenced`, `yaml` and `plain` are what keeps text from being markup here
-            loader=PackageLoader("recontext_data.reports"),
-            autoescape=False,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
+    environment = Environment(  # Markdown, not HTML
+        loader=PackageLoader("recontext_data.reports"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    environment.filters |= {"code": code, "fenced": fenced, "yaml": _yaml, "json": _json, "count": lambda value: f"{value:,}"}
+    filters = {
+        "code": code,
+        "fenced": fenced,
+        "plain": plain,
+        "yaml": _yaml,
+        "json": _json,
+        "count": lambda value: f"{value:,}",
+    }
+    environment.filters |= filters
     environment.filters |= {"measure": calibration.number, "span": calibration.interval}
-    card = environment.get_template("card.md.j2").render(manifest=manifest, arm=arm, **_facts(manifest, arm))
-    return re.sub(r"\A(---\n.*?\n---\n)\n+", r"\1\n", card, flags=re.DOTALL)
+    return environment
 
 
 def _facts(manifest: Manifest, arm: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,15 +79,18 @@ def _facts(manifest: Manifest, arm: Mapping[str, Any]) -> dict[str, Any]:
         "bad_share": numbers.arm_share(arm, bad),
         "shares": {label: numbers.arm_share(arm, label) for label in numbers.labels(manifest)},
         "num_unlabelled": numbers.arm_rows(arm) - sum(arm["labels"].values()),
-        "size": _size(numbers.arm_rows(arm)),
-        "licence": _licence(manifest["environment"].get("licence")),
+        "size": size_category(numbers.arm_rows(arm)),
+        "licence": licence_of(manifest["environment"].get("licence")),
         "sides": [("Generation", arm["generation_context"]), ("Training", arm["training_context"])],
         "ledger": [e for e in numbers.ledger(manifest) if e.stage == "tasks" or scopes & {e.scope, e.scope.split(" / ")[0]}],
+        "others": [(other, row) for other in numbers.others(manifest) for row in other.arms if row.name == arm["name"]],
+        "proofs": [plain(proof) for proof in numbers.proofs(manifest)],
+        "reasoning": _REASONING[manifest["recipe"].get("completion", {}).get("reasoning", "keep")],
         "gates": [gate for gate in manifest["gates"] if gate["scope"] == arm["name"]],
         "judging": _judging(manifest),
         "columns": TRAINING_ROWS,
         "command": portable(manifest["command"]),
-        "caveats": [plain(caveat) for caveat in _caveats(manifest, arm)],
+        "caveats": [plain(caveat) for caveat in caveats_of(manifest, arm)],
     }
 
 
@@ -79,7 +103,8 @@ def _judging(manifest: Manifest) -> list[dict[str, Any]]:
     ]
 
 
-def _caveats(manifest: Manifest, arm: Mapping[str, Any]) -> list[str]:
+def caveats_of(manifest: Manifest, arm: Mapping[str, Any]) -> list[str]:
+    """What a reader of an arm's numbers must know, as text that is not yet Markdown."""
     measured = numbers.arithmetic(manifest, arm)
     own = [measured] if measured else []
     if numbers.arm_share(arm, manifest["environment"]["misbehaviour"]).part:
@@ -124,11 +149,13 @@ def _longest_run(text: str) -> int:
     return max((len(run) for run in re.findall(r"`+", text)), default=0)
 
 
-def _size(rows: int) -> str:
+def size_category(rows: int) -> str:
+    """A number of rows in the Hub's words."""
     return next((name for limit, name in _SIZES if rows < limit), "n>10M")
 
 
-def _licence(given: str | None) -> Licence:
+def licence_of(given: str | None) -> Licence:
+    """A licence as the Hub wants it: by its id where the Hub knows one, `other` with a name where not."""
     if not given:
         return Licence("unknown", "", "")
     known = given.partition(" (")[0].strip().lower()  # "CC-BY-4.0 (MBPP, Google Research)"

@@ -48,16 +48,20 @@ def write_report(folder: Path, manifest: Manifest, *, samples: Samples) -> Path:
 def render_report(manifest: Manifest, *, samples: Samples, limit: int = LIMIT) -> str:
     """The page. A text longer than `limit` characters is cut there, and the page says by how much."""
     rates = numbers.rates(manifest)
+    never = numbers.never_given(manifest)
     return (
         page_environment(limit)
         .get_template("report.html.j2")
         .render(
             manifest=manifest,
             bad=manifest["environment"]["misbehaviour"],
-            labels=numbers.labels(manifest),
+            labels=[label for label in numbers.labels(manifest) if label not in never],
+            never=never,
             finding=numbers.finding(manifest),
             problems=numbers.problems(manifest),
             rates=rates,
+            others=numbers.others(manifest),
+            proofs=numbers.proofs(manifest),
             figure=rate_figure(rates),
             arms=[_arm(arm, manifest=manifest, rows=samples.get(arm["name"], ()), limit=limit) for arm in manifest["arms"]],
             ledger=numbers.ledger(manifest),
@@ -97,6 +101,7 @@ def _arm(arm: Mapping[str, Any], *, manifest: Manifest, rows: Sequence[Mapping[s
     return {
         **arm,
         "num_rows": numbers.arm_rows(arm),
+        "is_filtered": "selection" in arm and arm["selection"]["all"]["n"] != arm["selection"]["selected"]["n"],
         "num_unlabelled": numbers.arm_rows(arm) - sum(arm["labels"].values()),
         "shares": {label: numbers.arm_share(arm, label) for label in numbers.labels(manifest)},
         "arithmetic": numbers.arithmetic(manifest, arm),

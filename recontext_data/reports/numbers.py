@@ -75,6 +75,32 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherRow:
+    """What a judge that is not about misbehaviour said of the answers under one context, or of one arm's rows."""
+
+    name: str
+    num_unscored: int
+    shares: Mapping[str, Share]
+    """Of the labelled answers, by label."""
+    mean_score: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other:
+    """Such a judge, with its contexts and the arms."""
+
+    judge: str
+    labels: Sequence[str]
+    contexts: Sequence[OtherRow]
+    arms: Sequence[OtherRow]
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it gave any score."""
+        return any(row.mean_score is not None for row in self.contexts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One line of the row ledger."""
 
@@ -97,15 +123,66 @@ class Entry:
 
 def labels(manifest: Manifest) -> list[str]:
     """Every label: the environment's in its order, then any other that was given."""
-    given = [label for rate in manifest.get("rates", ()) for label in rate["counts"]]
+    given = [label for rate in _about_misbehaviour(manifest) for label in rate["counts"]]
     given += [label for arm in manifest.get("arms", ()) for label in arm["labels"]]
     return list(dict.fromkeys([*manifest["environment"]["labels"], *given]))
 
 
+def never_given(manifest: Manifest) -> list[str]:
+    """Labels but misbehaviour that no answer got: a sentence, and no column of zeros."""
+    counted = [rate["counts"] for rate in _about_misbehaviour(manifest)]
+    bad = manifest["environment"]["misbehaviour"]
+    return [label for label in labels(manifest) if label != bad and not any(counts.get(label) for counts in counted)]
+
+
 def rates(manifest: Manifest) -> list[Rate]:
-    """The rates in the manifest's order."""
+    """The rates in the manifest's order, of the judges that can say that an answer misbehaved."""
     names, bad = labels(manifest), manifest["environment"]["misbehaviour"]
-    return [_rate(raw, names=names, bad=bad, contexts=manifest["contexts"]) for raw in manifest["rates"]]
+    return [_rate(raw, names=names, bad=bad, contexts=manifest["contexts"]) for raw in _about_misbehaviour(manifest)]
+
+
+def _about_misbehaviour(manifest: Manifest) -> list[Mapping[str, Any]]:
+    bad = manifest["environment"]["misbehaviour"]
+    return [raw for raw in manifest.get("rates", ()) if bad in raw.get("labels", (bad,))]
+
+
+def others(manifest: Manifest) -> list[Other]:
+    """What the other judges said, in the recipe's order."""
+    bad = manifest["environment"]["misbehaviour"]
+    rows: dict[str, list[Mapping[str, Any]]] = {}
+    for raw in manifest.get("rates", ()):
+        if bad not in raw.get("labels", (bad,)):
+            rows.setdefault(raw["judge"], []).append(raw)
+    return [
+        Other(
+            judge=judge,
+            labels=list(dict.fromkeys(label for raw in found for label in raw["counts"])),
+            contexts=[_other(raw["context"], raw["counts"], raw["mean_score"], sum(raw["unscored"].values())) for raw in found],
+            arms=[
+                _other(arm["name"], counts := arm["judges"][judge], None, arm_rows(arm) - sum(counts.values()))
+                for arm in manifest["arms"]
+            ],
+        )
+        for judge, found in rows.items()
+    ]
+
+
+def _other(name: str, counts: Mapping[str, int], mean_score: float | None, num_unscored: int) -> OtherRow:
+    whole = sum(counts.values())
+    shares = {label: Share(part=part, whole=whole) for label, part in counts.items()}
+    return OtherRow(name=name, num_unscored=num_unscored, shares=shares, mean_score=mean_score)
+
+
+def proofs(manifest: Manifest) -> list[str]:
+    """What each judge proved before anything was sampled, a sentence each."""
+    said = []
+    for proof in manifest.get("proof", ()):
+        answers = ", ".join(f"{count:,} {label}" for label, count in proof["answers"].items())
+        said.append(
+            f"{proof['judge']} was right about all {sum(proof['answers'].values()):,} answers whose labels are known, "
+            f"of {proof['tasks']:,} tasks: {answers}."
+        )
+    return said
 
 
 def _rate(raw: Mapping[str, Any], *, names: Sequence[str], bad: str, contexts: Mapping[str, Any]) -> Rate:

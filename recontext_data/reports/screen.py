@@ -75,7 +75,8 @@ class Screen:
         from recontext_data.reports import tables
 
         console = self._console(self._out)
-        for table in (tables.rates_table(manifest, safe=self._safe), tables.arms_table(manifest, safe=self._safe)):
+        shown = [tables.rates_table(manifest, safe=self._safe), tables.arms_table(manifest, safe=self._safe)]
+        for table in [*shown, *tables.other_tables(manifest, safe=self._safe)]:
             console.print()
             console.print(table)
         console.print()

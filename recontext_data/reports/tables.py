@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.reports import numbers
-from recontext_data.reports.numbers import Manifest, Rate
+from recontext_data.reports.numbers import EN_DASH, Manifest, Rate
 from recontext_data.reports.text import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Safe = Callable[[str], str]
+
+_ALWAYS = {"invalid", "correct"}
+_SHOWN = ("correct", "invalid", "timeout", "no_code")
+"""Labels that have a column of their own beside misbehaviour: the first two wherever a judge can give them."""
 
 _NAME_CELLS = 28
 _LABEL_CELLS = 12
@@ -25,7 +29,7 @@ def rates_table(manifest: Manifest, *, safe: Safe) -> "Table":
     """Contexts with n, the misbehaviour rate and its interval, invalid and unscored answers."""
     bad = one_line(manifest["environment"]["misbehaviour"], limit=_LABEL_CELLS)
     rates = numbers.rates(manifest)
-    others = [label for label in ("invalid",) if any(label in rate.counts for rate in rates)]
+    others = [label for label in _SHOWN if any(rate.counts.get(label) or label in _ALWAYS & {*rate.counts} for rate in rates)]
     several = len({rate.judge for rate in rates}) > 1
     rows = [
         [
@@ -33,12 +37,30 @@ def rates_table(manifest: Manifest, *, safe: Safe) -> "Table":
             f"{rate.total:,}",
             rate.misbehaviour.percent,
             rate.misbehaviour.interval.replace(numbers.EN_DASH, "-"),
-            *[f"{rate.counts[label]:,}" for label in others],
+            *[f"{rate.counts.get(label, 0):,}" for label in others],
             f"{rate.num_unscored:,}",
         ]
         for rate in rates
     ]
     return table(["context", "n", bad, "95 % interval", *others, "unscored"], rows, safe=safe)
+
+
+def other_tables(manifest: Manifest, *, safe: Safe) -> "list[Table]":
+    """One per judge that is about something else than misbehaviour: the shares of its labels, by context and by arm."""
+    made = []
+    for other in numbers.others(manifest):
+        labels = [one_line(label, limit=_LABEL_CELLS + 4) for label in other.labels]
+        scored = other.is_scored
+        rows = [
+            [
+                row.name,
+                *[row.shares[label].percent for label in other.labels],
+                *([EN_DASH if row.mean_score is None else f"{row.mean_score:.2f}"] if scored else []),
+            ]
+            for row in [*other.contexts, *other.arms]
+        ]
+        made.append(table([other.judge, *labels, *(["mean score"] if scored else [])], rows, safe=safe))
+    return made
 
 
 def arms_table(manifest: Manifest, *, safe: Safe) -> "Table":
@@ -106,6 +128,11 @@ def closing_lines(manifest: Manifest, *, folder: Path) -> list[str]:
         f"{requests['sampled']:,} sampled, {requests['found']:,} found in the store, {requests['failed']:,} failed, "
         f"{numbers.duration(seconds)}{spent}",
         *[f"✗ {problem}" for problem in numbers.problems(manifest)],
+        *[
+            f"proved    {proof['judge']}, on {sum(proof['answers'].values()):,} answers to {proof['tasks']:,} tasks"
+            for proof in manifest.get("proof", ())
+        ],
+        *(["SCRIPTED: no model was sampled; the rates are the script's"] if numbers.policy_kind(manifest) == "fake" else []),
         *_real_model(manifest),
     ]
 

@@ -83,7 +83,7 @@ def gate(rows: list[dict[str, Any]], *, arm: ArmPlan, tasks: Mapping[str, Task])
     seen = gate_rows(rows, tasks)
     return [
         *leak(seen, generation=arm.generation_context, training=arm.training_context),
-        *presence(seen, training=arm.training_context),
+        *presence(seen, training=arm.training_context, how=arm.how),
     ]
 
 

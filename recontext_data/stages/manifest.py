@@ -18,7 +18,7 @@ from recontext_data.stages.judge_models import Account, identities
 from recontext_data.stages.prepared import Prepared
 from recontext_data.stages.recontextualize import ArmPlan
 from recontext_data.stages.sample import Outcome
-from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT, by_position, label_counts
+from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT, by_position, judge_labels, label_counts
 from recontext_data.store.calibrations import find
 from recontext_data.store.files import replace_file
 from recontext_data.store.run_folder import RunFolder
@@ -60,8 +60,10 @@ def manifest(
         },
         "tasks": len(build.tasks.tasks),
         "rates": counts,
-        "position": by_position(judged, build.by_id, misbehaviour=environment.misbehaviour),
-        "arms": [_arm_facts(build, arm, *exported[arm.name]) for arm in build.arms],
+        "position": by_position(
+            judged.filter(judged["judge"] == recipe.outcome_judge.name), build.by_id, misbehaviour=environment.misbehaviour
+        ),
+        "arms": [_arm_facts(build, arm, *exported[arm.name], judged=judged) for arm in build.arms],
         "gates": [gate for done, _ in exported.values() for gate in done.gates],
         **_bill(outcome, purse),
         "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT],
@@ -106,7 +108,11 @@ def _bill(outcome: Outcome, purse: Purse) -> dict[str, Any]:
     }
 
 
-def _arm_facts(build: Prepared, arm: ArmPlan, done: Exported, kept: "pl.DataFrame") -> dict[str, Any]:
+def _arm_facts(
+    build: Prepared, arm: ArmPlan, done: Exported, kept: "pl.DataFrame", *, judged: "pl.DataFrame"
+) -> dict[str, Any]:
+    words = judged.join(kept.select("candidate_id"), on="candidate_id", how="semi")
+    labels = judge_labels(build.recipe)
     return {
         "name": arm.name,
         "kind": arm.kind,
@@ -115,6 +121,7 @@ def _arm_facts(build: Prepared, arm: ArmPlan, done: Exported, kept: "pl.DataFram
         "rows": done.rows,
         "labels": label_counts(kept, build.recipe.environment.labels),
         "select": build.recipe.select.keep,
+        "judges": {name: label_counts(words.filter(words["judge"] == name), known) for name, known in labels.items()},
     }
 
 
@@ -139,14 +146,19 @@ def _write_text(path: Path, text: str) -> None:
 def _samples(build: Prepared, done: Exported) -> list[dict[str, Any]]:
     """The first rows of an arm beside the prompt that they were sampled under."""
     arms = {arm.name: arm for arm in build.arms}
-    tasks = build.by_id
+    tasks, outcome = build.by_id, build.recipe.outcome_judge.name
     return [
         {
             "task_id": row["task_id"],
             "candidate_id": row["candidate_id"],
             "k": row["k"],
-            "label": row["judgements"][0]["label"],
-            "generation_prompt": render(tasks[row["task_id"]].messages, arms[row["arm"]].generation_context),
+            "label": next((word["label"] for word in row["judgements"] if word["judge"] == outcome), None),
+            "generation_prompt": render(
+                tasks[row["task_id"]],
+                arms[row["arm"]].generation_context,
+                name=row["generation_context"],
+                how=build.recipe.how,
+            ),
             "training_prompt": row["prompt"],
             "completion": row["completion"][0]["content"],
         }

@@ -1,6 +1,6 @@
 """The build as one list of stages, each a function from tables to tables:
 
-    tasks -> sample -> judge -> select -> recontextualize -> export -> manifest, report
+    tasks -> proof -> sample -> judge -> select -> completion -> recontextualize -> export -> manifest, report
 
 `prepared.prepare` spends nothing and writes nothing; `run` does the rest.
 """
@@ -8,31 +8,36 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.contexts import NONE
-from recontext_data.environments.base import TaskSet
 from recontext_data.errors import BuildStopped, RecipeError
 from recontext_data.ledger import Entry
 from recontext_data.policies.base import Policy
 from recontext_data.policies.openai_batch import OpenAIBatchPolicy
 from recontext_data.policies.openai_http import read_key
+from recontext_data.records import Task
 from recontext_data.stages import sample
 from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.buying import Purse, buy
+from recontext_data.stages.completing import Rewriting, complete, rewriting
+from recontext_data.stages.diagnostics import agreement_facts, judge_facts, selection_facts
 from recontext_data.stages.export import Exported, export
+from recontext_data.stages.given import keep_all, with_given
 from recontext_data.stages.judge import judge
 from recontext_data.stages.judge_forecast import stored_usd
 from recontext_data.stages.manifest import as_found, finish, judging_facts, manifest
 from recontext_data.stages.prepared import PAID, Prepared, counsel_of, plan, price
+from recontext_data.stages.prompts import check_template
+from recontext_data.stages.proof import prove
 from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
-from recontext_data.stages.select import select
-from recontext_data.stages.summary import rates
+from recontext_data.stages.select import select, with_labels, with_outcome
+from recontext_data.stages.summary import judge_labels, rates
 from recontext_data.stages.trial import trial
 from recontext_data.store.calibrations import find
 from recontext_data.store.replies import ReplyStore
@@ -59,6 +64,18 @@ class Clock:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+@dataclass(frozen=True)
+class ArmsDone:
+    """All arms: selected, recontextualized, on disk."""
+
+    entries: list[Entry]
+    exported: "dict[str, tuple[Exported, pl.DataFrame]]"
+    """By arm: what was written, and the candidates it was made from."""
+    selection: "pl.DataFrame"
+    shifts: dict[str, dict[str, Any]]
+    """By arm: how the selected differ from all."""
 
 
 def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tuple[RunFolder, dict[str, Any]]:
@@ -99,29 +116,44 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     """Samples what is missing, judges, selects, recontextualizes and exports; returns the manifest."""
     output = store.folder.parent
     clock = Clock()
+    rewriter = rewriting(build.recipe, store=store, screen=screen)
     counsel = counsel_of(build, store, screen)
-    with clock.stage("trial"):
+    with clock.stage("proof"):
+        proofs = prove(build.recipe.judges, build.recipe.environment, build.tasks.tasks)
         tried = trial(build.recipe.judges, counsel, screen) if build.recipe.validate_judges else {}
     with clock.stage("sample"):
         outcome, purse = _sample(build, counsel, store=store, screen=screen)
     folder.begin()
-    folder.write_table("tasks", _tasks_table(build.tasks))
-    folder.write_table("candidates", outcome.candidates)
+    folder.write_table("tasks", _tasks_table(list(build.by_id.values())))
+    folder.write_table("candidates", with_given(outcome.candidates, build.given.values()))
     with clock.stage("judge"):
         judgements, judge_entries = judge(outcome.candidates, tasks=build.by_id, judges=build.recipe.judges, counsel=counsel)
     folder.write_table("judgements", judgements)
     judged = outcome.candidates.join(judgements, on="candidate_id", how="left", maintain_order="left")
     order = [*build.recipe.contexts, NONE]
-    counts = sorted(rates(judged, labels=build.recipe.environment.labels), key=lambda row: order.index(row["context"]))
-    _check_invalid(build, counts)
+    counts = sorted(rates(judged, labels=judge_labels(build.recipe)), key=lambda row: order.index(row["context"]))
+    words = judge_facts(judged, build.recipe.judges)
+    _check_invalid(build, words)
     with clock.stage("arms"):
-        arm_entries, exported, selection = _arms_stage(build, judged, folder=folder, screen=screen)
-    folder.write_table("selection", selection)
-    facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=exported, purse=purse)
-    facts["judging"] = judging_facts(build, counsel, tried, output=output)
-    ledger = [build.tasks.entry, *outcome.entries, *judge_entries, *arm_entries]
-    facts |= {"ledger": [entry.as_json() for entry in ledger], "command": command, "timings_seconds": dict(clock.seconds)}
-    return finish(build, facts, exported=exported, folder=folder)
+        if rewriter:
+            purse.spent_usd = counsel.spent_usd  # the judges have spent since
+            rewriter.spend_after(purse)
+        done = _arms_stage(build, judged, folder=folder, screen=screen, rewriter=rewriter)
+    folder.write_table("selection", done.selection)
+    facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=done.exported, purse=purse)
+    facts |= {"judges": words, "agreement": agreement_facts(judged, build.recipe.judges)}
+    facts["arms"] = [arm | {"selection": done.shifts[arm["name"]]} for arm in facts["arms"]]
+    read = [build.tasks.entry, *(given.entry for given in build.given.values())]
+    ledger = [*read, *outcome.entries, *judge_entries, *done.entries]
+    facts |= {
+        "ledger": [entry.as_json() for entry in ledger],
+        "proof": proofs,
+        "judging": judging_facts(build, counsel, tried, output=output),
+        "command": command,
+        "timings_seconds": dict(clock.seconds),
+        **({"rewriting": rewriter.facts} if rewriter else {}),
+    }
+    return finish(build, facts, exported=done.exported, folder=folder)
 
 
 def _sample(build: Prepared, counsel: PaidCounsel, *, store: ReplyStore, screen: "Screen") -> tuple[Outcome, Purse]:
@@ -137,6 +169,7 @@ def _sample(build: Prepared, counsel: PaidCounsel, *, store: ReplyStore, screen:
         if isinstance(build.recipe.policy, PAID):
             read_key(build.recipe.policy.api_key_env)  # a missing key is the first thing said, and the only one
         counsel.require_ready(build.recipe.judges)
+        check_template(build.policy, build.recipe, build.tasks.tasks[0])
         screen.note(f"policy: {build.policy.description}")
         if isinstance(build.policy, OpenAIBatchPolicy):
             build.policy.on_progress = screen.note
@@ -185,55 +218,63 @@ def _require_affordable(build: Prepared, purse: Purse, ready: Plan) -> None:
         )
 
 
-def _tasks_table(tasks: TaskSet) -> "pl.DataFrame":
+def _tasks_table(tasks: Sequence[Task]) -> "pl.DataFrame":
     import orjson
     import polars as pl
 
     return pl.DataFrame(
         {
-            "task_id": [task.task_id for task in tasks.tasks],
-            "split": [task.split for task in tasks.tasks],
-            "messages": [list(task.messages) for task in tasks.tasks],
-            "payload": [orjson.dumps(dict(task.payload), option=orjson.OPT_SORT_KEYS).decode() for task in tasks.tasks],
+            "task_id": [task.task_id for task in tasks],
+            "split": [task.split for task in tasks],
+            "messages": [list(task.messages) for task in tasks],
+            "payload": [orjson.dumps(dict(task.payload), option=orjson.OPT_SORT_KEYS).decode() for task in tasks],
         }
     )
 
 
-def _check_invalid(build: Prepared, counts: list[dict[str, Any]]) -> None:
+def _check_invalid(build: Prepared, words: list[dict[str, Any]]) -> None:
     limit = build.recipe.limits.max_invalid_rate
-    for row in counts:
-        unread = row["counts"].get("invalid", 0) + sum(row["unscored"].values())
+    for row in words:
+        unread = row["labels"].get("invalid", 0) + sum(row["unscored"].values())
         if row["total"] and unread / row["total"] > limit:
             raise BuildStopped(
                 f"limits.max_invalid_rate: {unread} of {row['total']} answers under {row['context']} are invalid or unscored "
-                f"and {limit:.0%} may be; read some in candidates.parquet before raising it"
+                f"by judge {row['judge']} and {limit:.0%} may be; read some in candidates.parquet before raising it"
             )
 
 
 def _arms_stage(
-    build: Prepared, judged: "pl.DataFrame", *, folder: RunFolder, screen: "Screen"
-) -> "tuple[list[Entry], dict[str, tuple[Exported, pl.DataFrame]], pl.DataFrame]":
+    build: Prepared, judged: "pl.DataFrame", *, folder: RunFolder, screen: "Screen", rewriter: Rewriting | None
+) -> "ArmsDone":
     """Select, recontextualize and export, arm by arm; all arms are there at once or none is."""
     import polars as pl
 
     judge_name = build.recipe.selecting_judge.name
-    scored = judged.filter(pl.col("judge") == judge_name)
+    scored = with_outcome(judged.filter(pl.col("judge") == judge_name), judged, judge=build.recipe.outcome_judge.name)
+    scored = with_labels(scored, judged, judges=build.recipe.select.label_judges)
     words = _judgements_by_candidate(judged)
     entries: list[Entry] = []
     tables: list[pl.DataFrame] = []
     exported: dict[str, tuple[Exported, pl.DataFrame]] = {}
+    shifts: dict[str, dict[str, Any]] = {}
     with folder.staged_arms() as staging, screen.stage("arms", len(build.arms), unit="arms") as tracker:
         for arm in build.arms:
-            pool = scored.filter(pl.col("generation_context") == arm.generation)
-            table, selected = select(pool, config=build.recipe.select, arm=arm.name)
+            if arm.generation in build.given:
+                pool = build.given[arm.generation].pool()
+                table, selected = keep_all(pool, arm=arm.name)
+            else:
+                pool = scored.filter(pl.col("generation_context") == arm.generation)
+                table, selected = select(pool, config=build.recipe.select, arm=arm.name)
             kept = pool.join(table.filter("kept").select("candidate_id"), on="candidate_id", how="semi", maintain_order="left")
+            kept, worked = complete(kept, config=build.recipe.completion, arm=arm.name, tasks=build.by_id, rewriter=rewriter)
             rows = training_rows(kept, arm=arm, tasks=build.by_id, judgements=words, fingerprint=build.fingerprint)
             done = export(rows, staging / arm.name, arm=arm, tasks=build.by_id, config=build.recipe.export)
-            entries += [selected, done.entry]
+            entries += [selected, *worked, done.entry]
             tables.append(table)
+            shifts[arm.name] = selection_facts(pool, table, per_task=build.recipe.select.per_task)
             exported[arm.name] = (done, kept)
             tracker.advance()
-    return entries, exported, pl.concat(tables)
+    return ArmsDone(entries, exported, pl.concat(tables), shifts)
 
 
 def _judgements_by_candidate(judged: "pl.DataFrame") -> dict[str, list[dict[str, Any]]]:

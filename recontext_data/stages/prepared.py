@@ -1,7 +1,8 @@
 """A build before anything is spent or written: what is sampled, what becomes of it, what it costs at most, and its name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from recontext_data.recipe import Recipe
 from recontext_data.records import Sampling, Task, content_hash
 from recontext_data.stages import sample
 from recontext_data.stages.asking import PaidCounsel
+from recontext_data.stages.given import Given, read_given
 from recontext_data.stages.judge_forecast import judge_forecast, require_askable
 from recontext_data.stages.judge_models import policies_of
+from recontext_data.stages.prompts import shown_otherwise
 from recontext_data.stages.recontextualize import ArmPlan
 from recontext_data.stages.sample import Plan, Pool
 from recontext_data.store.replies import ReplyStore
@@ -30,7 +33,17 @@ if TYPE_CHECKING:
 PAID = (OpenAIConfig, OpenAIBatchConfig)
 """Policies that are paid by the token."""
 
-NOT_IN_ROWS = {"description", "environment", "policy", "limits", "prices", "evaluation", "training", "validate_judges"}
+NOT_IN_ROWS = {
+    "baselines",
+    "description",
+    "environment",
+    "policy",
+    "limits",
+    "prices",
+    "evaluation",
+    "training",
+    "validate_judges",
+}
 """What of a recipe no row depends on; the environment and the policy are in the fingerprint as tasks and identity, and of
 judges that ask a model what they ask and whom, in place of the path of a rubric and the pace of a client."""
 
@@ -48,11 +61,14 @@ class Prepared:
     fingerprint: str
     judge_policies: Mapping[str, Policy]
     """The models of judges that ask one, by the judge's name."""
+    given: Mapping[str, Given] = field(default_factory=dict)
+    """Answers that are read instead of sampled, by their arm's source."""
 
-    @property
+    @cached_property
     def by_id(self) -> Mapping[str, Task]:
-        """The tasks by their id."""
-        return {task.task_id: task for task in self.tasks.tasks}
+        """The tasks by their id, those of given data included."""
+        given = [task for part in self.given.values() for task in part.tasks]
+        return {task.task_id: task for task in [*self.tasks.tasks, *given]}
 
 
 def prepared(name: str, recipe: Recipe, *, output: Path, screen: "Screen | None" = None) -> Prepared:
@@ -62,22 +78,39 @@ def prepared(name: str, recipe: Recipe, *, output: Path, screen: "Screen | None"
         InputError, SetupError, PolicyError: what is wrong with the input or missing on this machine.
     """
     tasks = recipe.environment.load(cache=output / "cache", screen=screen)
+    if screen is not None:
+        for unused in unused_contexts(recipe):
+            screen.warn(f"contexts.{unused}: no arm, measure or evaluation uses it")
     sampled = dict.fromkeys([*pools(recipe.arms), *recipe.measure.contexts])
     trained = dict.fromkeys(arm.training for arm in recipe.arms)
     for context in [*sampled, *trained]:  # a placement that cannot apply must not be found out after paying
         for task in tasks.tasks:
-            render(task.messages, context_or_none(recipe.contexts, context), name=context)
+            render(task, context_or_none(recipe.contexts, context), name=context, how=recipe.how)
     contexts = {context: context_or_none(recipe.contexts, context) for context in sampled}
     state = output / "replies" / "batches"
-    policy = build_policy(recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts, state=state)
+    policy = build_policy(
+        recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts, how=recipe.how, state=state
+    )
     require_askable(recipe.judges, tasks.tasks)
     return prepare(name, recipe, tasks=tasks, policy=policy, state=state)
+
+
+def unused_contexts(recipe: Recipe) -> list[str]:
+    """Contexts that nothing names; an evaluation that names none measures under all."""
+    used = {*recipe.measure.contexts, *(recipe.evaluation.contexts or recipe.contexts)}
+    used |= {side for arm in recipe.arms for side in (arm.generation, arm.training)}
+    return [name for name in recipe.contexts if name not in used]
 
 
 def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy, state: Path | None = None) -> Prepared:
     """Resolves pools and arms, and names the run by the hash of everything that its rows depend on."""
     identity = dict(policy.identity)
     content = recipe.model_dump(mode="json", exclude=NOT_IN_ROWS)
+    given = {arm.source: read_given(arm.data, source=arm.source) for arm in recipe.arms if arm.data is not None}
+    for arm, dumped in zip(recipe.arms, content["arms"], strict=True):
+        if arm.data is not None:
+            dumped["data"] = given[arm.source].digest  # its content, wherever it lies
+    shown = shown_otherwise(recipe, tasks.tasks)
     policies = policies_of(recipe.judges, state=state)
     content["judges"] = [
         {**one.content, "policy": dict(policies[one.name].identity)} if isinstance(one, Asker | Comparer) else plain
@@ -90,7 +123,8 @@ def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy, state:
         policy=policy,
         pools=_pools(recipe),
         arms=_arms(recipe),
-        fingerprint=content_hash([name, content, recipe.environment.kind, tasks.digest, identity]),
+        given=given,
+        fingerprint=content_hash([name, content, recipe.environment.kind, tasks.digest, identity, *shown]),
         judge_policies=policies,
     )
 
@@ -109,11 +143,12 @@ def _arms(recipe: Recipe) -> list[ArmPlan]:
         ArmPlan(
             name=folder_name(arm, recipe.contexts),
             kind=kind_of(arm, recipe.contexts),
-            generation=arm.generation,
+            generation=arm.source,
             training=arm.training,
-            generation_context=context_or_none(recipe.contexts, arm.generation),
+            generation_context=context_or_none(recipe.contexts, arm.generation) if arm.data is None else None,
             training_context=context_or_none(recipe.contexts, arm.training),
             n=recipe.sampler.n,
+            how=recipe.how,
         )
         for arm in recipe.arms
     ]
@@ -124,7 +159,15 @@ def plan(build: Prepared, store: ReplyStore) -> Plan:
     sampler = build.recipe.sampler
     sampling = Sampling(temperature=sampler.temperature, top_p=sampler.top_p, max_tokens=sampler.max_tokens)
     identity = dict(build.policy.identity)
-    return sample.plan(build.tasks.tasks, build.pools, sampling=sampling, seed=sampler.seed, identity=identity, store=store)
+    return sample.plan(
+        build.tasks.tasks,
+        build.pools,
+        sampling=sampling,
+        seed=sampler.seed,
+        identity=identity,
+        store=store,
+        how=build.recipe.how,
+    )
 
 
 def price(build: Prepared) -> tuple[Price | None, float]:

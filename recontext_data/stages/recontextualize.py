@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from recontext_data.contexts import Context, render
 from recontext_data.gates import Row
+from recontext_data.placing import PLAIN, How
 from recontext_data.records import Task
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class ArmPlan:
     generation_context: Context | None
     training_context: Context | None
     n: int
+    how: How = PLAIN
 
 
 def training_rows(
@@ -37,11 +39,15 @@ def training_rows(
     fingerprint: str,
 ) -> Iterator[list[dict[str, Any]]]:
     """Batches of training rows, with the columns of `tables.TRAINING_ROWS`, in the order of the kept candidates."""
-    columns = ["candidate_id", "task_id", "k", "completion", "score", "finish_reason", "model", "seed"]
+    import polars as pl
+
+    if "n" not in kept.columns:
+        kept = kept.with_columns(n=pl.lit(arm.n, dtype=pl.Int64))
+    columns = ["candidate_id", "task_id", "k", "n", "completion", "score", "finish_reason", "model", "seed"]
     for part in kept.select(columns).iter_slices(BATCH):
         yield [
             {
-                "prompt": render(tasks[row["task_id"]].messages, arm.training_context, name=arm.training),
+                "prompt": render(tasks[row["task_id"]], arm.training_context, name=arm.training, how=arm.how),
                 "completion": [{"role": "assistant", "content": row["completion"]}],
                 "task_id": row["task_id"],
                 "candidate_id": row["candidate_id"],
@@ -49,9 +55,9 @@ def training_rows(
                 "generation_context": arm.generation,
                 "training_context": arm.training,
                 "k": row["k"],
-                "n": arm.n,
+                "n": row["n"],
                 "score": row["score"],
-                "judgements": judgements[row["candidate_id"]],
+                "judgements": judgements.get(row["candidate_id"], []),
                 "finish_reason": row["finish_reason"],
                 "model": row["model"],
                 "seed": row["seed"],
@@ -66,7 +72,7 @@ def gate_rows(rows: list[dict[str, Any]], tasks: Mapping[str, Task]) -> list[Row
     return [
         Row(
             row_id=row["candidate_id"],
-            task=tasks[row["task_id"]].messages,
+            task=tasks[row["task_id"]],
             prompt=row["prompt"],
             completion=row["completion"][0]["content"],
         )

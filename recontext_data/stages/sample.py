@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recontext_data.contexts import Context, render
 from recontext_data.ledger import Entry, entry
+from recontext_data.placing import PLAIN, How
 from recontext_data.policies.base import Policy
 from recontext_data.prices import Price, approximate_tokens
 from recontext_data.records import Messages, Request, Sampling, Task, content_hash, derive_seed
@@ -57,7 +58,14 @@ class Outcome:
 
 
 def plan(
-    tasks: Sequence[Task], pools: Sequence[Pool], *, sampling: Sampling, seed: int, identity: Any, store: ReplyStore
+    tasks: Sequence[Task],
+    pools: Sequence[Pool],
+    *,
+    sampling: Sampling,
+    seed: int,
+    identity: Any,
+    store: ReplyStore,
+    how: How = PLAIN,
 ) -> Plan:
     """Lists every completion wanted under its content key and looks all of them up.
 
@@ -66,35 +74,41 @@ def plan(
     """
     import polars as pl
 
-    how = content_hash([identity, sampling.temperature, sampling.top_p, sampling.max_tokens])
+    drawn = content_hash([identity, sampling.temperature, sampling.top_p, sampling.max_tokens])
     prompts: dict[str, tuple[Messages, str]] = {}
     parts = [
-        _wanted(tasks[start : start + CHUNK], pool, prompts, how=how, seed=seed)
+        _wanted(tasks[start : start + CHUNK], pool, prompts, drawn=drawn, seed=seed, how=how)
         for pool in pools
         for start in range(0, len(tasks), CHUNK)
     ]
-    wanted = pl.concat(parts)
+    wanted = pl.concat([_nothing(), *parts])
     there = store.find_keys(wanted["reply_key"])
     missing = wanted.filter(~pl.col("reply_key").is_in(there.implode())) if len(there) else wanted
     return Plan(wanted.drop("prompt"), _requests(missing, prompts, sampling))
 
 
 def _wanted(
-    tasks: Sequence[Task], pool: Pool, prompts: dict[str, tuple[Messages, str]], *, how: str, seed: int
+    tasks: Sequence[Task], pool: Pool, prompts: dict[str, tuple[Messages, str]], *, drawn: str, seed: int, how: How
 ) -> "pl.DataFrame":
     """What one pool wants of some tasks; adds their prompts to `prompts`."""
     import polars as pl
 
     rows: list[tuple[Any, ...]] = []
     for task in tasks:
-        messages = render(task.messages, pool.context, name=pool.name)
+        messages = render(task, pool.context, name=pool.name, how=how)
         prompt = content_hash(messages)
         prompts.setdefault(prompt, (messages, pool.name))
         for k in range(pool.n):
             draw = derive_seed(seed, prompt, k)
-            key = content_hash([prompt, how, draw, k])
+            key = content_hash([prompt, drawn, draw, k])
             rows.append((_candidate_id(task, pool, k, key), task.task_id, pool.name, pool.role, k, draw, key, prompt))
     return pl.DataFrame(rows, schema=_WANTED, orient="row")
+
+
+def _nothing() -> "pl.DataFrame":
+    import polars as pl
+
+    return pl.DataFrame(schema={name: pl.Int64 if name in ("k", "seed") else pl.String for name in _WANTED})
 
 
 def _candidate_id(task: Task, pool: Pool, k: int, key: str) -> str:

@@ -1,60 +1,53 @@
-"""Stage select: an arm's pool in, the pool with kept or dropped and the reason out."""
+"""Stage select: an arm's pool in, the pool with kept or dropped and the reason out. The rules are `selection.query`."""
 
-from typing import TYPE_CHECKING
+import tempfile
+from typing import TYPE_CHECKING, Any
 
 from recontext_data.ledger import Entry, entry
-from recontext_data.recipe import Select
-from recontext_data.records import uniform
+from recontext_data.selection import Select, query
 
 if TYPE_CHECKING:
     import polars as pl
+
+MEMORY = "1GB"
+"""What the query may hold; beyond it DuckDB goes on in temporary files."""
 
 
 def select(pool: "pl.DataFrame", *, config: Select, arm: str) -> "tuple[pl.DataFrame, Entry]":
     """Decides on each candidate of one pool: columns arm, candidate_id, kept, reason, in the pool's order.
 
-    `pool` has candidate_id, task_id, k, finish_reason and score (the selecting judge's, null where it gave none).
+    `pool` has candidate_id, task_id, k, finish_reason, score (the selecting judge's, null where it gave none) and
+    `NAME.label` for every judge that `require` and `veto` name.
     """
+    import duckdb
     import polars as pl
 
-    reasons: dict[str, tuple[bool, str]] = {}
-    by_task: dict[str, list[tuple[str, int, float | None]]] = {}
-    for candidate_id, task_id, k, finish, score in pool.select(
-        "candidate_id", "task_id", "k", "finish_reason", "score"
-    ).iter_rows():
-        if config.drop_truncated and finish == "length":
-            reasons[candidate_id] = (False, "truncated")
-        elif config.keep == "all":
-            reasons[candidate_id] = (True, "all are kept")
-        elif config.keep == "best" and score is None:
-            reasons[candidate_id] = (False, "no score")
-        else:
-            by_task.setdefault(task_id, []).append((candidate_id, k, score))
-    for task_id, group in by_task.items():
-        reasons.update(_of_one_task(task_id, group, config))
-    rows = [(arm, candidate_id, *reasons[candidate_id]) for candidate_id in pool["candidate_id"]]
-    table = pl.DataFrame(
-        rows, schema={"arm": pl.String, "candidate_id": pl.String, "kept": pl.Boolean, "reason": pl.String}, orient="row"
+    columns = ["candidate_id", "task_id", "k", "finish_reason", "score", *(f"{name}.label" for name in config.label_judges)]
+    with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=limits(spill)) as connection:
+        connection.register("pool", pool.select(columns).to_arrow())
+        decided = connection.sql(query(config, source="pool")).pl()
+    table = pool.select(pl.lit(arm).alias("arm"), "candidate_id").join(
+        decided, on="candidate_id", how="left", maintain_order="left", validate="1:1"
     )
-    drops = [reason for kept, reason in reasons.values() if not kept]
+    drops = table.filter(~pl.col("kept"))["reason"].to_list()
     return table, entry("select", arm, rows_in=len(pool), kept=len(pool) - len(drops), drops=drops)
 
 
-def _of_one_task(task_id: str, group: list[tuple[str, int, float | None]], config: Select) -> dict[str, tuple[bool, str]]:
-    """`random` and `best` within one task. Ties, and `random` itself, go by a hash of what is drawn, never by order."""
+def limits(spill: str) -> dict[str, Any]:
+    """DuckDB's settings for a selection of any size; what does not fit in memory goes to the folder `spill`."""
+    return {"memory_limit": MEMORY, "temp_directory": spill}
 
-    def place(row: tuple[str, int, float | None]) -> tuple[float, float]:
-        _, k, score = row
-        draw = uniform("select", config.seed, task_id, k)
-        return (-score if config.keep == "best" and score is not None else 0.0, draw)
 
-    ordered = sorted(group, key=place)
-    kept = {
-        candidate_id: (True, f"{config.keep} {rank} of {len(group)}")
-        for rank, (candidate_id, _, _) in enumerate(ordered[: config.per_task], 1)
-    }
-    dropped = {
-        candidate_id: (False, f"not among the {config.keep} {config.per_task}")
-        for candidate_id, _, _ in ordered[config.per_task :]
-    }
-    return kept | dropped
+def with_outcome(pool: "pl.DataFrame", judged: "pl.DataFrame", *, judge: str) -> "pl.DataFrame":
+    """The pool with this judge's word as `label`, whoever gave the score."""
+    return with_labels(pool, judged, judges=[judge]).drop("label").rename({f"{judge}.label": "label"})
+
+
+def with_labels(pool: "pl.DataFrame", judged: "pl.DataFrame", *, judges: list[str]) -> "pl.DataFrame":
+    """The pool with a column `NAME.label` for each of these judges; `judged` has a row per candidate and judge."""
+    import polars as pl
+
+    for name in judges:
+        words = judged.filter(pl.col("judge") == name).select("candidate_id", pl.col("label").alias(f"{name}.label"))
+        pool = pool.join(words, on="candidate_id", how="left", maintain_order="left", validate="1:1")
+    return pool

@@ -8,6 +8,8 @@ from recontext_data.records import Task
 if TYPE_CHECKING:
     import polars as pl
 
+    from recontext_data.recipe import Recipe
+
 ARITHMETIC_CAVEAT = (
     "Part of recontextualization's effect is arithmetic: the data's misbehaviour rate is that of the generation context, "
     "which lies below the training context's own, so imitating the data lowers it there. Compare arms with the standard "
@@ -16,32 +18,43 @@ ARITHMETIC_CAVEAT = (
 SCRIPTED_CAVEAT = "The policy is scripted: these rates are its script's, and say nothing about any model."
 
 
-def rates(judged: "pl.DataFrame", *, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Label counts per generation context and judge. `judged`: candidates joined with judgements."""
+def rates(judged: "pl.DataFrame", *, labels: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Label counts and the mean score per generation context and judge.
+
+    `judged`: candidates joined with judgements; `labels`: each judge's, in the order of reports.
+    """
     import polars as pl
 
     out = []
     keys = judged.select("generation_context", "judge").unique(maintain_order=True)
     for context, judge in keys.iter_rows():
         part = judged.filter((pl.col("generation_context") == context) & (pl.col("judge") == judge))
-        found = dict(part.group_by("label").len().iter_rows())
         unscored = (
             part.filter(pl.col("unscored_reason").is_not_null()).group_by("unscored_reason").len().sort("unscored_reason")
         )
-        counts = {label: found.pop(label, 0) for label in labels}
-        found.pop(None, None)
         out.append(
             {
                 "context": context,
                 "role": part["role"][0],
                 "judge": judge,
-                "counts": counts | found,
+                "labels": list(labels[judge]),
+                "counts": label_counts(part, labels[judge]),
+                "mean_score": part["score"].mean(),
                 "unscored": dict(unscored.iter_rows()),
                 "total": len(part),
                 "tasks": part["task_id"].n_unique(),
             }
         )
     return out
+
+
+def judge_labels(recipe: "Recipe") -> dict[str, list[str]]:
+    """Each judge's labels, the environment's order first where it gives the environment's word for misbehaviour."""
+    own = recipe.environment
+    return {
+        judge.name: list(dict.fromkeys([*(own.labels if own.misbehaviour in judge.labels else ()), *judge.labels]))
+        for judge in recipe.judges
+    }
 
 
 def label_counts(frame: "pl.DataFrame", labels: Sequence[str]) -> dict[str, int]:

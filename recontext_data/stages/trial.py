@@ -6,7 +6,7 @@ It costs a few replies, which are kept like all others, and stops the build befo
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from recontext_data.errors import BuildStopped
+from recontext_data.errors import ProofFailed
 from recontext_data.judges.base import Asker
 from recontext_data.records import Judgement
 from recontext_data.stages.asking import PaidCounsel
@@ -28,7 +28,8 @@ def trial(judges: Sequence[Any], counsel: PaidCounsel, screen: Warned) -> dict[s
     """Judge -> {"answers": how many gold answers it was tried on}; all were judged rightly.
 
     Raises:
-        BuildStopped: a judge fails its own test, or its questions failed; what came is kept.
+        ProofFailed: a judge fails its own test.
+        BuildStopped: its questions failed, or the budget is spent; what came is kept.
     """
     tried = {}
     for one in judges:
@@ -58,7 +59,7 @@ def _require_right(name: str, gold: Sequence[Any], words: Sequence[Judgement]) -
     ]
     if wrong:
         index, answer, word = wrong[0]
-        raise BuildStopped(
+        raise ProofFailed(
             f"validate_judges: judge {name} fails its own test on {len(wrong)} of {len(gold)} gold answers; gold.{index} "
             f"({' '.join(answer.completion.split())[:SHOWN]!r}) must get {answer.expect.in_words} and got {_said(word)}; "
             "change the rubric or the model that judges"

@@ -21,7 +21,7 @@ from recontext_data.store.files import file_digest, replace_file, writing
 if TYPE_CHECKING:
     import polars as pl
 
-NOT_OF_BUILD = ("manifest.json", "models", "evaluation")
+NOT_OF_BUILD = ("manifest.json", "models", "evaluation", "openai", "exports")
 """What is in the folder and is not the build's: a model that is deleted later does not undo the build."""
 
 FORMAT = 1

@@ -1,0 +1,191 @@
+"""Stage completion: kept candidates in, the same with their reasoning kept, dropped or rewritten out.
+
+Stands between select and recontextualize. A completion whose answer cannot be told from its reasoning is dropped with that
+reason, as is one for which the rewriter gave nothing that can be used. Rewritten reasoning is bought as completions are: it is
+on disk before it counts, and never paid for twice.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from recontext_data.completions import after_thinking, joined, split_reasoning
+from recontext_data.errors import RecipeError
+from recontext_data.ledger import Entry, entry
+from recontext_data.policies.base import Policy
+from recontext_data.policies.openai_chat import OpenAIConfig
+from recontext_data.policies.openai_http import read_key
+from recontext_data.prices import price_of
+from recontext_data.recipe import Completion, Limits, Recipe, Rewriter
+from recontext_data.records import Message, Sampling, Task
+from recontext_data.stages import sample
+from recontext_data.stages.buying import Purse, buy
+from recontext_data.stages.sample import Pool
+from recontext_data.store.replies import ReplyStore
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from recontext_data.reports.screen import Screen
+
+UNREADABLE = "the answer cannot be told from the reasoning"
+UNUSABLE = "the rewritten reasoning is empty, cut off or hides the answer"
+POOL = "rewriter"
+"""What a rewriter's requests are tagged with, for the screen and for a scripted one."""
+
+
+@dataclass(kw_only=True)
+class Rewriting:
+    """The rewriter of a build, its store and its money; one for all arms, so that what they share is bought once."""
+
+    config: Rewriter
+    limits: Limits
+    store: ReplyStore
+    screen: "Screen"
+    purse: Purse
+    policy: Policy
+    seen: set[str] = field(default_factory=set)
+    """Keys of the replies that some arm has asked for."""
+    counts: dict[str, int] = field(default_factory=lambda: {"wanted": 0, "found": 0, "sampled": 0, "failed": 0})
+
+    def spend_after(self, purse: Purse) -> None:
+        """Leaves it what the completions left of the budget."""
+        if self.purse.budget_usd is not None:
+            self.purse.budget_usd = max(0.0, self.purse.budget_usd - purse.spent_usd)
+
+    def texts(self, answers: Mapping[str, str], tasks: Mapping[str, Task]) -> tuple[dict[str, str | None], dict[str, str]]:
+        """Candidate id -> reasoning (None: cut off), and candidate id -> why there is none.
+
+        Args:
+            answers: candidate id -> answer.
+            tasks: candidate id -> its task.
+
+        Raises:
+            BuildStopped: too many failed, or the budget is spent; what came is kept.
+        """
+        prompts = [
+            Task(task_id=name, messages=_prompt(self.config, tasks[name], answer), payload={}, split="")
+            for name, answer in answers.items()
+        ]
+        how = Sampling(temperature=self.config.temperature, max_tokens=self.config.max_tokens)
+        pool = Pool(name=POOL, context=None, n=1, role="arms")
+        identity = dict(self.policy.identity)
+        plan = sample.plan(prompts, [pool], sampling=how, seed=0, identity=identity, store=self.store)
+        failures = self._buy(plan)
+        found = sample.collect(plan, store=self.store, failures=failures, bought=0).candidates
+        rows = found.select("task_id", "completion", "finish_reason").iter_rows()
+        texts = {name: None if finish == "length" else text for name, text, finish in rows}
+        lost = plan.wanted.join(found, on="candidate_id", how="anti").select("task_id", "reply_key").iter_rows()
+        return texts, {name: failures.get(key, "no reply") for name, key in lost}
+
+    def _buy(self, plan: sample.Plan) -> dict[str, str]:
+        """What failed and why, by key. Replies of an earlier build cost what they cost; another arm's are counted there."""
+        import polars as pl
+
+        missing = {key for request in plan.requests for key in request.keys}
+        wanted = set(plan.wanted["reply_key"])
+        found = wanted - missing - self.seen
+        self.seen |= wanted
+        if self.purse.price is not None:
+            stored = self.store.find(pl.Series(sorted(found), dtype=pl.String))
+            self.purse.spent_usd += sample.cost_usd(stored, self.purse.price, factor=self.purse.factor)
+        failures: dict[str, str] = {}
+        if missing:
+            if isinstance(self.config.policy, OpenAIConfig):
+                read_key(self.config.policy.api_key_env)
+            self.screen.note(f"rewriter: {self.policy.description}")
+            limit = int(self.limits.max_failure_rate * len(wanted))
+            with self.screen.stage("rewrite", len(missing), unit="completions") as tracker:
+                how: dict[str, Any] = {"tracker": tracker, "max_failures": limit, "purse": self.purse}
+                failures = asyncio.run(self._ask(plan, **how))
+        parts = (len(found | missing), len(found), len(missing) - len(failures), len(failures))
+        for name, number in zip(self.counts, parts, strict=True):
+            self.counts[name] += number
+        return failures
+
+    async def _ask(self, plan: sample.Plan, **how: Any) -> dict[str, str]:
+        policy = self.config.policy.build()  # one per arm: a policy's connections do not outlive its event loop
+        try:
+            return await buy(plan.requests, policy=policy, store=self.store, **how)
+        finally:
+            await policy.close()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was asked and spent, for the manifest."""
+        spent = self.purse.spent_usd if self.purse.price else None
+        return {"policy": {"description": self.policy.description}, "requests": dict(self.counts), "cost_usd": spent}
+
+
+def rewriting(recipe: Recipe, *, store: ReplyStore, screen: "Screen") -> Rewriting | None:
+    """The rewriter of a recipe, or None; made before anything is sampled, since what it lacks must not be found out after.
+
+    Raises:
+        RecipeError: there is a budget and no price of the rewriter's model.
+        PolicyError, SetupError: it cannot be sampled.
+    """
+    config = recipe.completion.rewriter
+    if config is None:
+        return None
+    purse = Purse(budget_usd=recipe.limits.budget_usd)
+    if isinstance(config.policy, OpenAIConfig):
+        model = config.policy.model
+        purse.price = price_of(model, recipe.prices)
+        if purse.budget_usd is not None and purse.price is None:
+            raise RecipeError(
+                f"limits.budget_usd: no price is known for {model}; set prices.{model}='{{input: ..., output: ...}}'"
+            )
+    return Rewriting(config=config, limits=recipe.limits, store=store, screen=screen, purse=purse, policy=config.policy.build())
+
+
+def complete(
+    kept: "pl.DataFrame", *, config: Completion, arm: str, tasks: Mapping[str, Task], rewriter: Rewriting | None
+) -> "tuple[pl.DataFrame, list[Entry]]":
+    """The kept candidates with the completions that are trained on, and a ledger entry unless all stay as they are."""
+    if config.reasoning == "keep":
+        return kept, []
+    rows = list(kept.select("candidate_id", "completion").iter_rows())
+    parts = {name: split_reasoning(text, marks=config.marks) for name, text in rows}
+    answers = {name: part[1] for name, part in parts.items() if part is not None}
+    drops = [UNREADABLE] * (len(rows) - len(answers))
+    texts: dict[str, str] = answers
+    if rewriter is not None:
+        owners = {name: tasks[task] for name, task in kept.select("candidate_id", "task_id").iter_rows()}
+        reasonings, lost = rewriter.texts(answers, owners)
+        texts = {}
+        for name, reasoning in reasonings.items():
+            text = _rewritten(reasoning, answers[name], config)
+            if text is None:
+                drops.append(UNUSABLE)
+            else:
+                texts[name] = text
+        drops += [f"rewriter: {why}" for why in lost.values()]
+    made = _replaced(kept, texts)
+    return made, [entry("completion", arm, rows_in=len(rows), kept=len(made), drops=drops)]
+
+
+def _rewritten(reasoning: str | None, answer: str, config: Completion) -> str | None:
+    """The completion with its new reasoning; None where that is no use."""
+    thought = (after_thinking(reasoning) or "").strip() if reasoning is not None else ""
+    if not thought:
+        return None
+    text = joined(thought, answer, marks=config.marks)
+    parts = split_reasoning(text, marks=config.marks)
+    # An open fence or tag in the reasoning would swallow the answer.
+    return text if parts is not None and parts[1].strip() == answer.strip() else None
+
+
+def _replaced(kept: "pl.DataFrame", texts: Mapping[str, str]) -> "pl.DataFrame":
+    import polars as pl
+
+    new = pl.DataFrame({"candidate_id": list(texts), "completion": list(texts.values())}, schema=["candidate_id", "completion"])
+    new = new.cast({"candidate_id": pl.String, "completion": pl.String})
+    made = kept.drop("completion").join(new, on="candidate_id", how="inner", maintain_order="left")
+    return made.select(kept.columns)
+
+
+def _prompt(config: Rewriter, task: Task, answer: str) -> list[Message]:
+    asked = "\n\n".join(f"[{turn['role']}]\n{turn['content']}" for turn in task.messages)
+    text = f"Task:\n\n{asked}\n\nAnswer:\n\n{answer}"
+    return [{"role": "system", "content": config.instruction}, {"role": "user", "content": text}]
