@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from recontext_data import calibrate as verb
 from recontext_data.evaluation.calibration import Item, auroc, calibrated, kappa
 from recontext_data.evaluation.statistics import wilson
+from recontext_data.recipe import JUDGES
+from recontext_data.stages.judge_models import identities
 from tests.fault_server import FaultServer
 from tests.helpers import built, candidates, error_line, files_below, manifest, run_folder
 from tests.judging_world import Bench, asked, at, recipe, rubric_file
@@ -323,3 +325,20 @@ def test_help_shows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert verb.main(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(f"\n{option}: " in f"\n{shown}" for option in verb.OWN)
+
+
+def test_what_a_judge_is_includes_the_judges_that_it_goes_by() -> None:
+    judges = [
+        {"kind": "pattern", "name": "say", "patterns": {"good": "^good"}, "scores": {"good": 1.0}},
+        {"kind": "length"},
+        {"kind": "threshold", "name": "cut", "of": "say", "at": 1.0, "above": "hi", "below": "lo"},
+    ]
+
+    def known(first: dict[str, Any]) -> dict[str, Any]:
+        made = [JUDGES.validate(tree) for tree in [first, *judges[1:]]]
+        return identities(made, {})
+
+    before = known(judges[0])
+    assert known(judges[0]) == before
+    after = known(judges[0] | {"scores": {"good": 2.0}})
+    assert {name for name in before if before[name] != after[name]} == {"say", "cut"}
