@@ -90,6 +90,18 @@ def test_only_traces_that_do_not_mention_tests(tmp_path: Path) -> None:
     assert made["arms"][0]["judges"]["trace"]["clean"] == made["arms"][0]["rows"]["train"]
 
 
+def test_what_an_arm_holds_is_said_by_the_judge_of_outcomes_whoever_selects(tmp_path: Path) -> None:
+    judges = [{"kind": "trace"}, {"kind": "tests", "score": "true"}]
+    select = {"judge": "trace", "labels": {"trace": ["clean"], "tests": ["correct", "hack"]}}
+    made = built(recipe(tmp_path, judges=judges, select=select), tmp_path / "out")
+    for arm in made["arms"]:
+        assert sum(arm["labels"].values()) == arm["rows"]["train"] == arm["labels"]["correct"] + arm["labels"]["hack"]
+        assert arm["judges"]["tests"] == arm["labels"] and arm["labels"]["correct"] > 0
+        assert arm["judges"]["trace"]["clean"] == arm["rows"]["train"]
+    page = (run_folder(tmp_path / "out") / "report.html").read_text(encoding="utf-8")
+    assert '<span class="label">correct</span>' in page and '<span class="label">clean</span>' not in page
+
+
 def test_the_audit_is_in_the_report_and_the_flags_can_be_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     built(recipe(tmp_path), tmp_path / "out")
     assert "mentions_tests" in capsys.readouterr().out
