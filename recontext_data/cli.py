@@ -18,11 +18,13 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 VERBS = {
     "build": "sample, judge, select, recontextualize, export: from a recipe to datasets",
+    "preview": "show every prompt, every arm's rewriting, and what a build would cost; samples nothing",
     "train": "fine-tune the policy on each arm, for each seed, with TRL",
     "evaluate": "measure every trained model under every context",
     "calibrate": "measure a judge against labels that people gave",
     "publish": "take the datasets to a hub, a fine-tuning API, or files that trainers read",
     "replies": "what was sampled and is stored: count, check, find, prune",
+    "view": "read, compare and label what was built, in a browser on this machine",
     "power": "what an evaluation can see: from rates, tasks and seeds to the smallest visible effect",
 }
 HELP = ("-h", "--help", "help")

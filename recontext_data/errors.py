@@ -10,7 +10,8 @@
     ├── StoreError(OSError)             run data cannot be written or read: exit code 1
     ├── ProofFailed(RuntimeError)       a judge is wrong about answers whose labels are known: exit code 1, nothing was sampled
     ├── GateFailed(RuntimeError)        rows that must not be trained on: exit code 1, row ids in the message
-    └── BuildStopped(RuntimeError)      a limit ended the build; the same command continues it: exit code 1
+    ├── BuildStopped(RuntimeError)      a limit ended the build; the same command continues it: exit code 1
+    └── PublishError(RuntimeError)      a server refused or lost what was published; what it took is kept: exit code 1
 
 A message is one line that names the field, the value and the fix. Each class is also a class of the standard library,
 so code that knows nothing of this package can still catch what it expects.
@@ -70,6 +71,10 @@ class GateFailed(RecontextError, RuntimeError):
 
 class BuildStopped(RecontextError, RuntimeError):
     """A declared limit ended the build; the same command continues it."""
+
+
+class PublishError(RecontextError, RuntimeError):
+    """A server refused what was published, or lost it; what it has taken is kept, and the same command continues."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

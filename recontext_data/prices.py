@@ -8,7 +8,6 @@ import functools
 import re
 from collections.abc import Mapping
 
-import yaml
 from pydantic import Field
 
 from recontext_data.config import Config
@@ -30,6 +29,8 @@ class Price(Config):
     """Completion tokens, reasoning included."""
     cached_input: float | None = Field(default=None, ge=0)
     """Prompt tokens that the provider had cached; `input` where left out."""
+    training: float | None = Field(default=None, ge=0)
+    """Tokens trained on by the provider's fine-tuning, times the epochs; left out where it is not known."""
     date: datetime.date | None = None
     """When the provider listed it."""
     source: str = ""
@@ -53,6 +54,8 @@ class Price(Config):
 @functools.cache
 def listed() -> Mapping[str, Price]:
     """The table that ships with the package."""
+    import yaml
+
     rows = yaml.safe_load(shipped("data/prices.yaml").read_text(encoding="utf-8"))
     return {model: Price.model_validate(row) for model, row in rows.items()}
 

@@ -17,6 +17,7 @@ from recontext_data.contexts import NONE, Context
 from recontext_data.environments.base import Environment
 from recontext_data.errors import did_you_mean
 from recontext_data.evaluation.config import Evaluation
+from recontext_data.gates import Gates
 from recontext_data.judges.base import AnyJudge
 from recontext_data.kinds import Kinds
 from recontext_data.placing import How, Rendering
@@ -165,6 +166,7 @@ class Recipe(Config):
     recontextualized arm, its training context on both sides, the reversed pair, distillation, and every placebo."""
     measure: Measure = Measure()
     rendering: Rendering = added(Rendering())
+    gates: Gates = added(Gates())
     export: Export = Export()
     limits: Limits = Limits()
     prices: dict[str, Price] = {}

@@ -29,6 +29,8 @@ MAX_DEPTH = 80
 MAX_NODES = 2_000_000
 MAX_TEXT = 16_000_000
 """Characters of one string, bytes of one bytes, bits of one int."""
+MAX_SAME_HASH = 100
+"""Members of one set or dict. Texts and plain numbers never come near; numbers can be made to."""
 DECIMAL_BITS = 13_000
 """The interpreter refuses decimal conversions of ints beyond 4,300 digits, about 14,280 bits; hexadecimal has no limit."""
 
@@ -165,9 +167,19 @@ def _decode_tagged(tag: str, body: Json, depth: int) -> Any:
         real, imaginary = items
         return complex(real, imaginary)
     if tag == "dict":
-        return {key: value for key, value in (_pair(item) for item in items)}
+        pairs = [_pair(item) for item in items]
+        _refuse_collisions(key for key, _ in pairs)
+        return dict(pairs)
+    _refuse_collisions(items if tag != "tuple" else ())
     kinds: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
     return kinds[tag](items)
+
+
+def _refuse_collisions(members: Iterable[Any]) -> None:
+    """A set or a dict whose members share a hash takes time in the square of their number: days for what fits a message."""
+    counts = Counter(map(hash, members))
+    if counts and max(counts.values()) > MAX_SAME_HASH:
+        raise ValueError(f"more than {MAX_SAME_HASH} members share one hash")
 
 
 def _decode_int(text: str) -> int:

@@ -41,12 +41,14 @@ class Contract:
 
 
 def _folded(node: Any) -> Any:
-    """`nullable: true`, a leftover of an older version of the format, folded into the types."""
+    """`nullable: true` and `exclusiveMinimum: true`, leftovers of an older version of the format, in today's words."""
     if isinstance(node, list):
         return [_folded(part) for part in node]
     if not isinstance(node, dict):
         return node
     folded = {name: _folded(part) for name, part in node.items() if name != "nullable"}
+    if folded.get("exclusiveMinimum") is True:
+        folded["exclusiveMinimum"] = folded.pop("minimum")
     return {"anyOf": [folded, {"type": "null"}]} if node.get("nullable") is True else folded
 
 

@@ -1,25 +1,25 @@
 """The sandbox holds: nothing that the code does reaches this machine, another job, or the verdict."""
 
 import contextlib
+import ctypes
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recontext_data.errors import SandboxMissing
-from recontext_data.sandbox import Call, Job, Outcome, Sandbox, open_sandbox
+from recontext_data.sandbox import Call, Job, Outcome, Result, Sandbox, open_sandbox, seccomp
+from recontext_data.sandbox.base import normalised
+from tests.sandboxes import sandbox_or_skip
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     """One worker, so that jobs follow each other in the same interpreter and could hurt each other if anything let them."""
-    try:
-        opened = open_sandbox(num_workers=1)
-    except SandboxMissing as error:
-        pytest.skip(f"needs bubblewrap: {error}")
-    with opened as sandbox:
+    with sandbox_or_skip(num_workers=1) as sandbox:
         yield sandbox
 
 
@@ -46,11 +46,7 @@ def test_calls_map_inputs_to_outputs(sandbox: Sandbox) -> None:
 
 
 def test_outcomes_come_in_the_order_of_the_jobs() -> None:
-    try:
-        opened = open_sandbox(num_workers=2)
-    except SandboxMissing as error:
-        pytest.skip(f"needs bubblewrap: {error}")
-    with opened as sandbox:
+    with sandbox_or_skip(num_workers=2) as sandbox:
         outcomes = sandbox.run([Job(source="def f(n): return n * n", calls=[Call.of("f", n)]) for n in range(60)])
     assert [outcome.value(0) for outcome in outcomes] == [n * n for n in range(60)]
 
@@ -93,6 +89,155 @@ def test_a_job_that_closes_its_channel_and_lives_on_is_ended(sandbox: Sandbox) -
 def test_memory_is_bounded(sandbox: Sandbox) -> None:
     outcome = run(sandbox, "", "[0] * 10**9", "1")
     assert outcome.results[0].error == "MemoryError" and outcome.value(1) == 1
+
+
+MANY = """
+import os, time
+def f(num_processes, num_bytes, touch):
+    for _ in range(num_processes):
+        if os.fork() == 0:
+            touch(num_bytes)
+            time.sleep(60)
+            os._exit(0)
+    time.sleep({seconds})
+    return 1
+def private(num_bytes):
+    return bytearray(b"x") * num_bytes
+def shared(num_bytes):
+    import mmap
+    m = mmap.mmap(-1, num_bytes)
+    m.write(b"x" * num_bytes)
+    globals()["kept"] = m
+"""
+
+
+@pytest.mark.parametrize("kind", ["private", "shared"])
+def test_the_memory_of_a_job_is_that_of_all_its_processes(sandbox: Sandbox, kind: str) -> None:
+    def outcome(num_processes: int, num_bytes: int, seconds: float) -> Outcome:
+        source = MANY.replace("{seconds}", str(seconds))
+        return run(sandbox, source, f"f({num_processes}, {num_bytes}, {kind})", seconds=30.0)
+
+    much = outcome(6, 150 * 2**20, 30.0)
+    assert much.status == "crash" and "MiB in 7 processes, 512 MiB allowed" in much.detail
+    # Stopped soon after the limit, not at what six processes would hold.
+    assert 512 <= int(much.detail.split()[1]) < 850
+    assert outcome(3, 50 * 2**20, 1.0).returned(0, 1)
+
+
+def test_memory_that_is_no_process_s_cannot_be_had(sandbox: Sandbox) -> None:
+    source = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)"
+    assert value(sandbox, source, "libc.shmget(0, 4096, 0o1600), ctypes.get_errno()") == {"tuple": [-1, 1]}
+    assert run(sandbox, source, "os.memfd_create('a')").results[0].error == "PermissionError"
+    fill = "def f():\n    for i in range(9):\n        with open(f'/tmp/{i}', 'wb') as file: file.write(bytes(8 * 2**20))"
+    assert run(sandbox, fill, "f()").results[0].detail.startswith("[Errno 28]")
+
+
+def test_a_job_without_calls_says_whether_the_source_ran_to_its_end(sandbox: Sandbox) -> None:
+    assert run(sandbox, "x = 1").status == "ok"
+    assert run(sandbox, "while True: pass", seconds=0.3).status == "timeout"
+    assert run(sandbox, "import os; os._exit(1)").status == "crash"
+
+
+def program(sandbox: Sandbox, source: str, stdin: str = "", **options: Any) -> Outcome:
+    [outcome] = sandbox.run([Job(source=source, stdin=stdin, **options)])
+    return outcome
+
+
+def test_a_program_reads_stdin_and_prints(sandbox: Sandbox) -> None:
+    source = "import sys\nn = int(input())\nfor line in sys.stdin: print(int(line) * n)"
+    assert program(sandbox, source, "2\n10\n20\n") == Outcome(status="ok", results=(Result(value="20\n40\n"),))
+    assert program(sandbox, "print(input())", "ä €\n").printed("ä €")
+    long = "1 " * 500_000
+    assert program(sandbox, "print(len(input().split()))", long).printed("500000")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "if __name__ == '__main__': print(3)",
+        "print(3); exit()",
+        "import sys; print(3); sys.exit(0)",
+        "import os; os.write(1, b'3'); os._exit(0)",
+        "import threading\ndef main(): print(3)\nthreading.stack_size(2**26)\nthreading.Thread(target=main).start()",
+        "import atexit; atexit.register(print, 3)",
+        "import sys; sys.stdout.write('3'); sys.stderr.write('noise')",
+        "import subprocess; subprocess.run(['echo', '3'])",
+        "import os, time\nprint(3, flush=True)\nif os.fork() == 0: time.sleep(60)",
+        "open(0, closefd=False); print(3)",
+    ],
+)
+def test_a_program_runs_as_a_script_does(sandbox: Sandbox, source: str) -> None:
+    outcome = program(sandbox, source)
+    assert outcome.printed("3"), outcome
+
+
+def test_a_program_that_fails_has_printed_nothing_that_counts(sandbox: Sandbox) -> None:
+    raised = program(sandbox, "print(3)\n1 / 0")
+    assert (raised.status, raised.detail) == ("source_error", "ZeroDivisionError: division by zero")
+    assert program(sandbox, "print(3").status == "source_error"
+    left = program(sandbox, "import sys; print(3); sys.exit(4)")
+    assert (left.status, left.detail) == ("crash", "exit status 4")
+    assert program(sandbox, "import sys; print(3); sys.exit('why')").detail == "exit status 1"
+    assert program(sandbox, "import time; print(3, flush=True); time.sleep(60)", timeout_seconds=0.4).status == "timeout"
+    assert program(sandbox, "while True: print('x' * 1000)").status == "output_limit"
+    assert program(sandbox, "import os, signal; print(3, flush=True); os.kill(os.getpid(), 6)").status in ("crash", "ok")
+    for outcome in (raised, left):
+        assert not outcome.printed("3") and outcome.results == ()
+    forged = program(sandbox, 'import os; os.write(3, b\'{"source_error": "x", "detail": []}\\n\'); os._exit(0)')
+    assert forged.printed("") and not forged.printed("3")
+
+
+def test_what_is_printed_is_compared_but_for_whitespace() -> None:
+    def printed(text: str, expected: str) -> bool:
+        return Outcome(status="ok", results=(Result(value=text),)).printed(expected)
+
+    assert printed("1  2 \r\n3\n\n", "1 2\n3") and printed("", "\n")
+    assert not printed("1 2 3", "1 2\n3") and not printed("1\n\n2", "1\n2") and not printed("A", "a")
+    assert not printed("1.0", "1") and not printed("12", "1 2")
+    assert not Outcome(status="crash", results=(Result(value="1"),)).printed("1")
+    assert not Outcome(status="ok", results=(Result(value=1),)).printed("1")
+    assert normalised(" a\tb \n\n") == ["a b"]
+
+
+def test_a_job_is_a_program_or_has_calls_and_its_stdin_is_bounded() -> None:
+    with pytest.raises(ValueError, match=r"job: stdin and calls; a program \(stdin\) has no calls"):
+        Job(source="", stdin="", calls=[Call.of("f")])
+    with pytest.raises(ValueError, match=r"job: stdin of 16,777,217 characters; at most 16,777,216"):
+        Job(source="", stdin="x" * (2**24 + 1))
+
+
+def test_system_calls_that_no_solution_needs_are_refused(sandbox: Sandbox) -> None:
+    if not seccomp.program():
+        pytest.skip("no filter for this machine")
+    column = 0 if os.uname().machine == "x86_64" else 1
+    numbers = {name: pair[column] for name, pair in seccomp.REFUSED.items()}
+    source = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+    source += "def f(n):\n    return libc.syscall(n, -1, -1, -1, -1, -1), ctypes.get_errno()"
+    [outcome] = sandbox.run([Job(source=source, calls=[Call.of("f", number) for number in numbers.values()])])
+    for index, name in enumerate(numbers):
+        assert outcome.value(index) == {"tuple": [-1, 1]}, name
+    families = "import socket\ndef f(family):\n    return socket.socket(family, 1)"
+    [outcome] = sandbox.run([Job(source=families, calls=[Call.of("f", family) for family in (2, 10, 16, 17, 38, 40)])])
+    assert all("[Errno 97]" in result.detail for result in outcome.results)
+    assert value(sandbox, "import socket", "len(socket.socketpair())") == 2
+    assert value(sandbox, "import subprocess", "subprocess.check_output(['echo', 'a'])") == {"bytes": b"a\n".hex()}
+    thread = "import threading\ndef f():\n    found = []\n    t = threading.Thread(target=found.append, args=[1])\n"
+    assert value(sandbox, thread + "    t.start(); t.join()\n    return found", "f()") == [1]
+    if column == 0:
+        i386 = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)"
+        assert value(sandbox, i386, "libc.syscall(0x40000000 | 272, 0), ctypes.get_errno()") == {"tuple": [-1, 38]}
+
+
+def test_the_numbers_of_the_filter_are_the_kernel_s() -> None:
+    try:
+        library = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        pytest.skip("needs libseccomp to compare with")
+    for name, numbers in {**seccomp.REFUSED, **seccomp.ARGUED}.items():
+        for architecture, number in zip((0xC000003E, 0xC00000B7), numbers, strict=True):
+            known = library.seccomp_syscall_resolve_name_arch(ctypes.c_uint32(architecture), name.encode())
+            assert known in (number, -1), (name, hex(architecture))  # an old library does not know the newest
+    assert seccomp.program("riscv64") == b"" and len(seccomp.program("aarch64")) < len(seccomp.program("x86_64"))
 
 
 def test_output_is_bounded(sandbox: Sandbox) -> None:
@@ -214,11 +359,7 @@ def test_a_job_cannot_end_the_interpreter(sandbox: Sandbox) -> None:
 
 def test_closing_ends_every_process() -> None:
     before = descendants()
-    try:
-        opened = open_sandbox(num_workers=2)
-    except SandboxMissing as error:
-        pytest.skip(f"needs bubblewrap: {error}")
-    with opened as sandbox:
+    with sandbox_or_skip(num_workers=2) as sandbox:
         sandbox.run([Job(source="", calls=[Call(expression="1")])] * 4)
         assert descendants() > before
     assert descendants() == before

@@ -193,6 +193,15 @@ def test_tolerance_is_absolute_reaches_inside_and_leaves_ints_exact() -> None:
     assert not same(10**400, 1.0, 0.1)
 
 
+def test_numbers_that_share_a_hash_are_refused_before_they_are_hashed_together() -> None:
+    same_hash = [5 + i * (2**61 - 1) for i in range(200)]
+    for form in ({"set": [values.encode(n) for n in same_hash]}, {"dict": [[values.encode(n), 0] for n in same_hash]}):
+        with pytest.raises(DataError, match="more than 100 members share one hash"):
+            values.decode(form)
+    assert len(values.decode({"set": list(range(100_000))})) == 100_000
+    assert values.decode({"tuple": [values.encode(n) for n in same_hash]}) == tuple(same_hash)
+
+
 def test_a_bare_interpreter_can_import_it() -> None:
     root = Path(values.__file__).parent.parent
     code = "import sys; sys.path.insert(0, sys.argv[1]); from recontext_data import values; print(values.encode((1,)))"

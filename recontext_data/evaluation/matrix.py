@@ -60,7 +60,7 @@ def outcomes(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: R
 
     recipe = job.recipe
     plans = [(model, _plan(model, recipe, tasks, store)) for model in models]
-    missing = sum(len(request.ks) for _, ready in plans for request in ready.requests)
+    missing = sum(ready.requests.num_completions for _, ready in plans)
     failures: dict[str, dict[str, str]] = {}
     purse, counsel = _purse(plans, job, store), counsel_of(job, store, screen)
     require_askable(recipe.judges, tasks.tasks)

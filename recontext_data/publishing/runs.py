@@ -47,7 +47,7 @@ class Run:
         return [str(arm["name"]) for arm in self.manifest["arms"]]
 
     def wanted(self, names: Sequence[str]) -> list[str]:
-        """The folders of some arms, by folder or by pair (`default -> hack`), in the recipe's order; of all where none is named.
+        """The folders of some arms, by folder or pair (`default -> hack`), in the recipe's order; of all where none is named.
 
         Raises:
             RecipeError: there is no such arm.
@@ -92,10 +92,10 @@ class Run:
             except (pa.ArrowInvalid, OSError) as error:
                 raise DataError(f"{file}: cannot be read ({str(error).splitlines()[0]}); build the run again") from None
 
-    def rows(self, arm: str, split: str) -> Iterator[dict[str, Any]]:
-        """The rows of one split, one by one."""
+    def rows(self, arm: str, split: str, *, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The rows of one split, one by one; all columns, or some."""
         for batch in self.batches(arm, split):
-            yield from batch.to_pylist()
+            yield from (batch.select(list(columns)) if columns else batch).to_pylist()
 
 
 def open_run(name: str, *, output: Path = Path()) -> Run:

@@ -12,7 +12,7 @@ wrote is shown as text: never as rich's markup, and never as the terminal's own 
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -24,6 +24,7 @@ from recontext_data.reports.text import one_line, visible
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.live import Live
+    from rich.text import Text
 
 _PIPE_COLUMNS = 80
 _REDRAWS_PER_SECOND = 8
@@ -120,6 +121,21 @@ class Screen:
         console.print()
         for line in tables.plan_lines(plan):
             console.print(self._safe(line), soft_wrap=True)
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table of results; the first column is a name and gives way."""
+        from recontext_data.reports import tables
+
+        self._console(self._out).print(tables.table(headers, rows, safe=self._safe, name_cells=44))
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether results can be told apart by colour."""
+        return self._console(self._out).color_system is not None
+
+    def print(self, text: "Text") -> None:
+        """A result in rich's own text, whose characters the caller has made visible."""
+        self._console(self._out).print(text, soft_wrap=True)
 
     def _start(self, tracker: Tracker, *, terminal: bool) -> None:
         with self._lock:

@@ -12,9 +12,12 @@ Status = Literal["ok", "source_error", "timeout", "crash", "output_limit", "garb
 """`ok`: every call has a result. Otherwise the results end before the call at which this happened.
 
 `source_error`: the source itself raised. `timeout`: the wall clock ran out. `crash`: the process ended by itself (os._exit,
-a signal, a limit). `output_limit`: it returned too much. `garbled`: what came back is not what the protocol allows, so
-the code wrote into it; nothing of it is believed.
+a signal) or at a limit (memory, processes). `output_limit`: it returned too much. `garbled`: what came back is not what the
+protocol allows, so the code wrote into it; nothing of it is believed.
 """
+
+
+MAX_STDIN = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,16 +38,27 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A source and what to call in it. Jobs share nothing: neither files nor processes nor memory."""
+    """A source and what to call in it. Jobs share nothing: neither files nor processes nor memory.
+
+    With `stdin` it is a program instead: run as a script is, under the name `__main__`; its one result is what it printed.
+    """
 
     source: str
-    calls: Sequence[Call]
+    calls: Sequence[Call] = ()
+    stdin: str | None = None
+    """What a program reads, at most 16 MiB; None for a source with calls."""
     timeout_seconds: float = 10.0
     """Wall clock for the whole job; its CPU time is limited to a little more."""
     memory_bytes: int = 512 * 2**20
-    """Address space of each of its processes."""
+    """Address space of each of its processes, and memory of all of them together."""
     output_bytes: int = 8 * 2**20
-    """All results together."""
+    """All results together, or all that a program prints."""
+
+    def __post_init__(self) -> None:
+        if self.stdin is not None and self.calls:
+            raise ValueError("job: stdin and calls; a program (stdin) has no calls")
+        if self.stdin is not None and len(self.stdin) > MAX_STDIN:
+            raise ValueError(f"job: stdin of {len(self.stdin):,} characters; at most {MAX_STDIN:,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +79,7 @@ class Outcome:
 
     status: Status
     results: Sequence[Result]
-    """One per call, fewer where the status is not `ok`."""
+    """One per call, fewer where the status is not `ok`. Of a program: one, the text it printed, if it ended with status 0."""
     detail: str = ""
     """More about a status that is not `ok`."""
 
@@ -87,6 +101,24 @@ class Outcome:
         if index >= len(self.results) or self.results[index].error is not None:
             return False
         return values.same(self.results[index].value, expected, tolerance=tolerance)
+
+    def printed(self, expected: str) -> bool:
+        """Whether a program ended well and printed the expected text, but for whitespace.
+
+        Compared line by line: runs of whitespace within a line count as one blank, those at its ends not at all, and empty
+        lines at the end of the text are left out. Upper and lower case and the digits of numbers must agree.
+        """
+        if self.status != "ok" or len(self.results) != 1 or not isinstance(self.results[0].value, str):
+            return False
+        return normalised(self.results[0].value) == normalised(expected)
+
+
+def normalised(text: str) -> list[str]:
+    """The lines of a text as `Outcome.printed` compares them."""
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
 
 
 class Sandbox(Protocol):

@@ -56,6 +56,8 @@ def manifest(
         },
         "contexts": {
             name: {"stance": context.stance, "placement": context.placement, "text": context.text}
+            | ({"paraphrases": context.paraphrases} if context.paraphrases else {})
+            | ({"environment": context.environment} if context.environment else {})
             for name, context in recipe.contexts.items()
         },
         "tasks": len(build.tasks.tasks),

@@ -26,7 +26,8 @@ from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.buying import Purse, buy
 from recontext_data.stages.completing import Rewriting, complete, rewriting
 from recontext_data.stages.diagnostics import agreement_facts, judge_facts, selection_facts
-from recontext_data.stages.export import Exported, export
+from recontext_data.stages.export import Exported, Terms, export
+from recontext_data.stages.gating import ArmGates, violations_table
 from recontext_data.stages.given import keep_all, with_given
 from recontext_data.stages.judge import judge
 from recontext_data.stages.judge_forecast import stored_usd
@@ -34,7 +35,6 @@ from recontext_data.stages.manifest import as_found, finish, judging_facts, mani
 from recontext_data.stages.prepared import PAID, Prepared, counsel_of, plan, price
 from recontext_data.stages.prompts import check_template
 from recontext_data.stages.proof import prove
-from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select, with_labels, with_outcome
 from recontext_data.stages.summary import judge_labels, rates
@@ -140,6 +140,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
             rewriter.spend_after(purse)
         done = _arms_stage(build, judged, folder=folder, screen=screen, rewriter=rewriter)
     folder.write_table("selection", done.selection)
+    folder.write_table("violations", violations_table({name: arm.violations for name, (arm, _) in done.exported.items()}))
     facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=done.exported, purse=purse)
     facts |= {"judges": words, "agreement": agreement_facts(judged, build.recipe.judges)}
     facts["arms"] = [arm | {"selection": done.shifts[arm["name"]]} for arm in facts["arms"]]
@@ -158,7 +159,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
 
 def _sample(build: Prepared, counsel: PaidCounsel, *, store: ReplyStore, screen: "Screen") -> tuple[Outcome, Purse]:
     ready = plan(build, store)
-    missing = sum(len(request.ks) for request in ready.requests)
+    missing = ready.requests.num_completions
     failures: dict[str, str] = {}
     purse = _purse(build, ready, store)
     if purse.budget_usd is not None:
@@ -209,7 +210,7 @@ def _require_affordable(build: Prepared, purse: Purse, ready: Plan) -> None:
     if purse.budget_usd is None or purse.price is None or not isinstance(build.policy, OpenAIBatchPolicy):
         return
     prompt, _ = sample.token_counts(ready.requests, build.policy)
-    completion = sum(len(request.ks) for request in ready.requests) * build.recipe.sampler.max_tokens
+    completion = ready.requests.num_completions * build.recipe.sampler.max_tokens
     most = purse.spent_usd + purse.factor * purse.price.usd(prompt=prompt, completion=completion)
     if most > purse.budget_usd:
         raise BuildStopped(
@@ -253,6 +254,7 @@ def _arms_stage(
     scored = with_outcome(judged.filter(pl.col("judge") == judge_name), judged, judge=build.recipe.outcome_judge.name)
     scored = with_labels(scored, judged, judges=build.recipe.select.label_judges)
     words = _judgements_by_candidate(judged)
+    terms = Terms(build.recipe.export, build.fingerprint)
     entries: list[Entry] = []
     tables: list[pl.DataFrame] = []
     exported: dict[str, tuple[Exported, pl.DataFrame]] = {}
@@ -267,8 +269,9 @@ def _arms_stage(
                 table, selected = select(pool, config=build.recipe.select, arm=arm.name)
             kept = pool.join(table.filter("kept").select("candidate_id"), on="candidate_id", how="semi", maintain_order="left")
             kept, worked = complete(kept, config=build.recipe.completion, arm=arm.name, tasks=build.by_id, rewriter=rewriter)
-            rows = training_rows(kept, arm=arm, tasks=build.by_id, judgements=words, fingerprint=build.fingerprint)
-            done = export(rows, staging / arm.name, arm=arm, tasks=build.by_id, config=build.recipe.export)
+            kept = kept.join(words, on="candidate_id", how="left", maintain_order="left")
+            gates = ArmGates(arm, build.recipe.gates, build.policy)
+            done = export(kept, staging / arm.name, arm=arm, tasks=build.by_id, gates=gates, terms=terms)
             entries += [selected, *worked, done.entry]
             tables.append(table)
             shifts[arm.name] = selection_facts(pool, table, per_task=build.recipe.select.per_task)
@@ -277,9 +280,9 @@ def _arms_stage(
     return ArmsDone(entries, exported, pl.concat(tables), shifts)
 
 
-def _judgements_by_candidate(judged: "pl.DataFrame") -> dict[str, list[dict[str, Any]]]:
+def _judgements_by_candidate(judged: "pl.DataFrame") -> "pl.DataFrame":
+    """candidate_id and the list of judgements on it, as the rows have them."""
+    import polars as pl
+
     names = ["judge", "label", "score", "unscored_reason", "raw"]
-    words: dict[str, list[dict[str, Any]]] = {}
-    for candidate_id, *values in judged.select("candidate_id", *names).iter_rows():
-        words.setdefault(candidate_id, []).append(dict(zip(names, values, strict=True)))
-    return words
+    return judged.group_by("candidate_id", maintain_order=True).agg(judgements=pl.struct(names))

@@ -10,6 +10,7 @@ from recontext_data.arms import context_or_none, folder_name, kind_of, pools
 from recontext_data.contexts import render
 from recontext_data.environments.base import TaskSet
 from recontext_data.judges.base import Asker, Comparer
+from recontext_data.judges.code import code_identity
 from recontext_data.policies.base import Policy
 from recontext_data.policies.building import build_policy
 from recontext_data.policies.openai_batch import OpenAIBatchConfig
@@ -104,7 +105,7 @@ def unused_contexts(recipe: Recipe) -> list[str]:
 
 def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy, state: Path | None = None) -> Prepared:
     """Resolves pools and arms, and names the run by the hash of everything that its rows depend on."""
-    identity = dict(policy.identity)
+    identity = [dict(policy.identity), *map(code_identity, recipe.judges)]
     content = recipe.model_dump(mode="json", exclude=NOT_IN_ROWS)
     given = {arm.source: read_given(arm.data, source=arm.source) for arm in recipe.arms if arm.data is not None}
     for arm, dumped in zip(recipe.arms, content["arms"], strict=True):
