@@ -95,6 +95,18 @@ class Screen:
         for line in results_table.lines(results, folder=folder):
             console.print(self._safe(line), soft_wrap=True)
 
+    def calibration(self, facts: Mapping[str, Any], *, path: Path) -> None:
+        """What a calibration found of a judge, and the file that it is in."""
+        from recontext_data.reports import calibration
+
+        console = self._console(self._out)
+        for table in calibration.tables(facts, safe=self._safe):
+            console.print()
+            console.print(table)
+        console.print()
+        for line in calibration.lines(facts, path=path):
+            console.print(self._safe(line), soft_wrap=True)
+
     def dry_run(self, plan: Mapping[str, Any]) -> None:
         """What a build would do, before it does it.
 

@@ -22,20 +22,24 @@ from recontext_data.policies.openai_batch import OpenAIBatchPolicy
 from recontext_data.policies.openai_http import read_key
 from recontext_data.records import Task
 from recontext_data.stages import sample
+from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.buying import Purse, buy
 from recontext_data.stages.completing import Rewriting, complete, rewriting
 from recontext_data.stages.diagnostics import agreement_facts, judge_facts, selection_facts
 from recontext_data.stages.export import Exported, export
 from recontext_data.stages.given import keep_all, with_given
 from recontext_data.stages.judge import judge
-from recontext_data.stages.manifest import as_found, finish, manifest
-from recontext_data.stages.prepared import PAID, Prepared, plan, price
+from recontext_data.stages.judge_forecast import stored_usd
+from recontext_data.stages.manifest import as_found, finish, judging_facts, manifest
+from recontext_data.stages.prepared import PAID, Prepared, counsel_of, plan, price
 from recontext_data.stages.prompts import check_template
 from recontext_data.stages.proof import prove
 from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select, with_labels, with_outcome
 from recontext_data.stages.summary import judge_labels, rates
+from recontext_data.stages.trial import trial
+from recontext_data.store.calibrations import find
 from recontext_data.store.replies import ReplyStore
 from recontext_data.store.run_folder import RunFolder, taken_back
 
@@ -86,7 +90,7 @@ def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tup
             screen.note("another build of the same run was under way; it has ended")
         facts = folder.manifest()
         # A run with failures is finished, and the same command asks again for those that failed.
-        if facts is not None and not facts["requests"]["failed"]:
+        if facts is not None and not failed(facts) and is_calibrated(facts, output):
             folder.point_latest()
             screen.note("nothing to do: this run is built already")
             return folder, as_found(facts)
@@ -98,19 +102,33 @@ def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tup
                     screen.warn(text)
 
 
+def failed(facts: dict[str, Any]) -> int:
+    """Requests of a finished run that failed, those of its judges included."""
+    return int(facts["requests"]["failed"] + sum(one["requests"]["failed"] for one in facts.get("judging", ())))
+
+
+def is_calibrated(facts: dict[str, Any], output: Path) -> bool:
+    """Whether a finished run says what is known of its judges by now. Its rows do not depend on it, its cards do."""
+    return all(one["calibrations"] == find(output, one["identity"]) for one in facts.get("judging", ()))
+
+
 def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Screen", command: str) -> dict[str, Any]:
     """Samples what is missing, judges, selects, recontextualizes and exports; returns the manifest."""
+    output = store.folder.parent
     clock = Clock()
     rewriter = rewriting(build.recipe, store=store, screen=screen)
+    counsel = counsel_of(build, store, screen)
     with clock.stage("proof"):
         proofs = prove(build.recipe.judges, build.recipe.environment, build.tasks.tasks)
+    with clock.stage("trial"):
+        tried = trial(build.recipe.judges, counsel, screen) if build.recipe.validate_judges else {}
     with clock.stage("sample"):
-        outcome, purse = _sample(build, store=store, screen=screen)
+        outcome, purse = _sample(build, counsel, store=store, screen=screen)
     folder.begin()
     folder.write_table("tasks", _tasks_table(list(build.by_id.values())))
     folder.write_table("candidates", with_given(outcome.candidates, build.given.values()))
     with clock.stage("judge"):
-        judgements, judge_entries = judge(outcome.candidates, tasks=build.by_id, judges=build.recipe.judges)
+        judgements, judge_entries = judge(outcome.candidates, tasks=build.by_id, judges=build.recipe.judges, counsel=counsel)
     folder.write_table("judgements", judgements)
     judged = outcome.candidates.join(judgements, on="candidate_id", how="left", maintain_order="left")
     order = [*build.recipe.contexts, NONE]
@@ -124,6 +142,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     folder.write_table("selection", done.selection)
     facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=done.exported, purse=purse)
     facts |= {"judges": words, "agreement": agreement_facts(judged, build.recipe.judges)}
+    facts["judging"] = judging_facts(build, counsel, tried, output=output)
     facts["arms"] = [arm | {"selection": done.shifts[arm["name"]]} for arm in facts["arms"]]
     read = [build.tasks.entry, *(given.entry for given in build.given.values())]
     ledger = [*read, *outcome.entries, *judge_entries, *done.entries]
@@ -137,16 +156,20 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     return finish(build, facts, exported=done.exported, folder=folder)
 
 
-def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Outcome, Purse]:
+def _sample(build: Prepared, counsel: PaidCounsel, *, store: ReplyStore, screen: "Screen") -> tuple[Outcome, Purse]:
     ready = plan(build, store)
     missing = sum(len(request.ks) for request in ready.requests)
     failures: dict[str, str] = {}
     purse = _purse(build, ready, store)
+    if purse.budget_usd is not None:
+        sampled = sample.collect(ready, store=store, failures={}, bought=0).candidates
+        purse.spent_usd += stored_usd(build.recipe.judges, counsel, candidates=sampled, tasks=build.by_id)
     _require_affordable(build, purse, ready)
     if missing:
         if isinstance(build.recipe.policy, PAID):
             read_key(build.recipe.policy.api_key_env)  # a missing key is the first thing said, and the only one
         check_template(build.policy, build.recipe, build.tasks.tasks[0])
+        counsel.require_ready(build.recipe.judges)
         screen.note(f"policy: {build.policy.description}")
         if isinstance(build.policy, OpenAIBatchPolicy):
             build.policy.on_progress = screen.note
@@ -155,6 +178,7 @@ def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Ou
             failures = asyncio.run(_buy(build.policy, ready, store=store, tracker=tracker, max_failures=limit, purse=purse))
         for words, count in Counter(failures.values()).most_common(WORST):
             screen.warn(f"{count} completions failed and are in no dataset: {words}")
+    counsel.spent_usd = purse.spent_usd
     return sample.collect(ready, store=store, failures=failures, bought=missing - len(failures)), purse
 
 
