@@ -69,5 +69,5 @@ def identities(judges: Sequence[Any], policies: Mapping[str, Policy]) -> dict[st
         if asks(one):
             found[one.name]["policy"] = dict(policies[one.name].identity)
         for other in getattr(one, "reads", ()):
-            found[one.name].setdefault("of", []).append(found[other])
+            found[one.name].setdefault("goes_by", []).append(found[other])  # `of` and `terms` are fields of such judges
     return found
