@@ -16,6 +16,7 @@ from pydantic import Field
 from recontext_data.config import Config
 from recontext_data.environments.base import TaskSet
 from recontext_data.environments.written import OWN_LICENCE, read_own, task_set
+from recontext_data.errors import DataError
 from recontext_data.records import Message, Task, content_hash, uniform
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def _read(source: str) -> list[Task]:
 
 def _task(row: "Row") -> Task:
     prompt = row.text("prompt", "user").strip()
+    if not prompt:
+        raise DataError(f"{row.place}: prompt: is empty; each row needs a request")
     payload = {"metric": _optional(row, "metric", "evaluation_metric") or NOT_STATED}
     cheat = _optional(row, "cheat", "cheat_method")
     if cheat:  # absent rather than empty: a context that names it must fail on this row, and a rubric leaves it out

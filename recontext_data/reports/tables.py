@@ -158,7 +158,7 @@ def _real_model(manifest: Manifest) -> Sequence[str]:
 def _real_judges(manifest: Manifest) -> Sequence[str]:
     """What to add for judges that are scripted too."""
     scripted = numbers.scripted_judges(manifest)
-    places = [index for index, judge in enumerate(manifest["recipe"]["judges"]) if judge["name"] in scripted]
+    places = [index for index, judge in enumerate(manifest.get("judging", ())) if judge["name"] in scripted]
     added = [f"    'judges.{index}.policy={{kind: openai, model: gpt-4.1-mini}}'" for index in places]
     return ("and with real judges, add:", *added) if added else ()
 
