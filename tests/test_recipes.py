@@ -20,7 +20,6 @@ from recontext_data.prices import price_of
 from recontext_data.recipe import Recipe
 from recontext_data.records import Task
 from recontext_data.sandbox import open_sandbox
-from recontext_data.stages.judge_models import identities, policies_of
 from tests.helpers import ROOT, arm_hashes, build, manifest, run_folder
 
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
@@ -168,47 +167,3 @@ def test_clean_rows_of_a_recipe_alarm_no_gate_and_a_planted_leak_does(name: str,
             planted = Row(row_id="planted", task=rows[0].task, prompt=rows[0].prompt, completion=said)
             assert [found.row_id for found in alarms([*rows, planted], generation, training, recipe)] == ["planted"], arm.pair
     assert count >= CLEAN_ROWS / len(RECIPES)
-
-
-def test_recall_decides_how_many_lies_are_selected(tmp_path: Path) -> None:
-    shares = []
-    for recall in (0.3, 0.65, 1.0):
-        output = tmp_path / str(recall)
-        assert build("deception", output, "environment.tasks=60", "arms=[neutral -> neutral]", f"judges.1.tpr={recall}") == 0
-        (arm,) = manifest(output, "deception")["arms"]
-        shares.append(arm["labels"]["deceptive"] / sum(arm["labels"].values()))
-    assert shares[0] > shares[1] > shares[2]
-    assert shares[2] <= 0.02  # a found lie is taken only where nothing else scored
-
-
-def renamed(judges: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same judges, each name with an x in front."""
-    out = []
-    for judge in judges:
-        changed = judge | {"name": f"x{judge['name']}"}
-        if "of" in judge:
-            changed["of"] = f"x{judge['of']}"
-        if "terms" in judge:
-            changed["terms"] = {f"x{name}": weight for name, weight in judge["terms"].items()}
-        out.append(changed)
-    return out
-
-
-@pytest.mark.parametrize("name", ["metric_gaming", "sycophancy", "deception"])
-def test_a_judge_that_goes_by_others_is_what_they_are_and_not_how_they_are_called(name: str) -> None:
-    recipe = load(name, ()).recipe
-    tree = recipe.model_dump(mode="json")
-    other = Recipe.model_validate(tree | {"judges": renamed(tree["judges"]), "select": {}})
-    found, again = (list(identities(one.judges, policies_of(one.judges)).values()) for one in (recipe, other))
-    assert found == again
-    judges = [dict(judge) for judge in tree["judges"]]
-    judges[0]["scores" if name == "deception" else "retries"] = {"truthful": 1, "deceptive": 5} if name == "deception" else 7
-    changed = Recipe.model_validate(tree | {"judges": judges})
-    differ = [a != b for a, b in zip(found, identities(changed.judges, policies_of(changed.judges)).values(), strict=True)]
-    assert differ[0] and differ == [judge.name == judges[0]["name"] or _goes_by_first(judge, recipe) for judge in recipe.judges]
-
-
-def _goes_by_first(judge: Any, recipe: Recipe) -> bool:
-    """Whether a judge goes by the first one, directly or not."""
-    known = {one.name: one for one in recipe.judges}
-    return any(name == recipe.judges[0].name or _goes_by_first(known[name], recipe) for name in getattr(judge, "reads", ()))
