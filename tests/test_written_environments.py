@@ -140,6 +140,7 @@ def test_a_row_that_is_there_twice_is_one_task_and_the_order_means_nothing(tmp_p
         path.write_text("".join(json.dumps(row) + "\n" for row in order), encoding="utf-8")
         sets.append(load(MetricGaming(problems=str(path), tasks=None, split="all"), tmp_path))
     assert sets[0].digest == sets[1].digest and len(sets[0].tasks) == 50
+    assert sets[1].entry.dropped == {"the same task as an earlier row": 1} and sets[1].entry.rows_in == 51
     assert 2 <= Counter(task.split for task in sets[0].tasks)["evaluation"] <= 20
 
 

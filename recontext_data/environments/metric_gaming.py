@@ -68,9 +68,11 @@ class MetricGaming(Config):
 
     def load(self, *, cache: Path, screen: "Screen | None" = None) -> TaskSet:
         """The tasks; see `Environment.load`. Of equal requests with equal metrics the first is kept."""
-        tasks = _own() if self.problems == "own" else _read(self.problems)
+        made = _own() if self.problems == "own" else _read(self.problems)
+        tasks = {task.task_id: task for task in reversed(made)}
         licence = {"own": OWN_LICENCE, HUB_ID: HUB_LICENCE}.get(self.problems, "")
-        return task_set(self, tasks, source=f"environment.problems={self.problems}", licence=licence)
+        source, repeats = f"environment.problems={self.problems}", len(made) - len(tasks)
+        return task_set(self, list(tasks.values()), source=source, licence=licence, repeats=repeats)
 
     def scripted(self, task: Task) -> Mapping[str, str]:
         """An answer of each kind; general words for requests that are not ours."""
@@ -100,11 +102,7 @@ def _own() -> list[Task]:
 def _read(source: str) -> list[Task]:
     from recontext_data.environments.mbpp_rows import read_rows
 
-    found: dict[str, Task] = {}
-    for row in read_rows(source):
-        task = _task(row)
-        found.setdefault(task.task_id, task)
-    return list(found.values())
+    return [_task(row) for row in read_rows(source)]
 
 
 def _task(row: "Row") -> Task:

@@ -53,8 +53,8 @@ def of_split(asked: Asked, tasks: Sequence[Task]) -> list[Task]:
     return found
 
 
-def task_set(asked: Asked, tasks: Sequence[Task], *, source: str, licence: str) -> TaskSet:
-    """The tasks asked for, with what became of the rest.
+def task_set(asked: Asked, tasks: Sequence[Task], *, source: str, licence: str, repeats: int = 0) -> TaskSet:
+    """The tasks asked for, with what became of the rest; `repeats` rows gave a task that an earlier one had given.
 
     Raises:
         DataError: no task is in the split; an id is there twice.
@@ -65,4 +65,5 @@ def task_set(asked: Asked, tasks: Sequence[Task], *, source: str, licence: str) 
     drops = ["another split"] * (len(tasks) - len(there)) + [f"over the limit of {asked.tasks} tasks"] * (
         len(there) - len(kept)
     )
-    return TaskSet(kept, entry("tasks", "all", rows_in=len(tasks), kept=len(kept), drops=drops), licence)
+    drops += ["the same task as an earlier row"] * repeats
+    return TaskSet(kept, entry("tasks", "all", rows_in=len(tasks) + repeats, kept=len(kept), drops=drops), licence)
