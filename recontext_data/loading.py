@@ -209,4 +209,6 @@ def _keys_beside(where: str) -> list[str]:
     """The keys that are known where an unknown one stands."""
     from recontext_data.options import keys_at
 
-    return keys_at(where.split(".")[:-1])
+    *path, wrong = where.split(".")
+    # Another kind of judge or policy may know it: that is no help here.
+    return [key for key in keys_at(path) if key != wrong]

@@ -36,12 +36,16 @@ ENVIRONMENTS = Kinds(
     {
         "code_mc": "recontext_data.environments.code_mc:CodeMC",
         "code_tests": "recontext_data.environments.code_tests:CodeTests",
+        "metric_gaming": "recontext_data.environments.metric_gaming:MetricGaming",
+        "sycophancy": "recontext_data.environments.sycophancy:Sycophancy",
+        "deception": "recontext_data.environments.deception:Deception",
     }
 )
 EnvironmentConfig = Annotated[Environment, ENVIRONMENTS]
 JUDGES = Kinds(
     {
         "choice": "recontext_data.judges.choice:ChoiceJudge",
+        "fact": "recontext_data.judges.fact:FactJudge",
         "pattern": "recontext_data.judges.pattern:PatternJudge",
         "length": "recontext_data.judges.length:LengthJudge",
         "human": "recontext_data.judges.human:HumanJudge",

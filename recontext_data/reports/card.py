@@ -58,16 +58,17 @@ def markdown_environment() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = {
+    filters: dict[str, Any] = {
         "code": code,
         "fenced": fenced,
         "plain": plain,
         "yaml": _yaml,
         "json": _json,
         "count": lambda value: f"{value:,}",
+        "measure": calibration.number,
+        "span": calibration.interval,
     }
     environment.filters |= filters
-    environment.filters |= {"measure": calibration.number, "span": calibration.interval}
     return environment
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from recontext_data import __version__
 from recontext_data.contexts import render
+from recontext_data.recipe import Recipe
 from recontext_data.records import content_hash
 from recontext_data.stages import sample
 from recontext_data.stages.asking import PaidCounsel
@@ -18,7 +19,15 @@ from recontext_data.stages.judge_models import Account, identities
 from recontext_data.stages.prepared import Prepared
 from recontext_data.stages.recontextualize import ArmPlan
 from recontext_data.stages.sample import Outcome
-from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT, by_position, judge_labels, label_counts
+from recontext_data.stages.summary import (
+    ARITHMETIC_CAVEAT,
+    SCRIPTED_CAVEAT,
+    by_position,
+    judge_labels,
+    label_counts,
+    scripted_judges,
+    scripted_judges_caveat,
+)
 from recontext_data.store.calibrations import find
 from recontext_data.store.files import replace_file
 from recontext_data.store.run_folder import RunFolder
@@ -68,9 +77,14 @@ def manifest(
         "arms": [_arm_facts(build, arm, *exported[arm.name], judged=judged) for arm in build.arms],
         "gates": [gate for done, _ in exported.values() for gate in done.gates],
         **_bill(outcome, purse),
-        "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT],
+        "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT, *_of_judges(recipe)],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _of_judges(recipe: Recipe) -> list[str]:
+    names = scripted_judges(recipe.judges)
+    return [scripted_judges_caveat(names)] if names else []
 
 
 def judging_facts(

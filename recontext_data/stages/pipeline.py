@@ -120,6 +120,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     counsel = counsel_of(build, store, screen)
     with clock.stage("proof"):
         proofs = prove(build.recipe.judges, build.recipe.environment, build.tasks.tasks)
+    with clock.stage("trial"):
         tried = trial(build.recipe.judges, counsel, screen) if build.recipe.validate_judges else {}
     with clock.stage("sample"):
         outcome, purse = _sample(build, counsel, store=store, screen=screen)
