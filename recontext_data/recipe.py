@@ -35,6 +35,7 @@ ENVIRONMENTS = Kinds(
     {
         "code_mc": "recontext_data.environments.code_mc:CodeMC",
         "code_tests": "recontext_data.environments.code_tests:CodeTests",
+        "eval_tampering": "recontext_data.environments.eval_tampering:EvalTampering",
     }
 )
 EnvironmentConfig = Annotated[Environment, ENVIRONMENTS]
@@ -60,6 +61,7 @@ JUDGES = Kinds(
         "noise": "recontext_data.judges.derived:NoiseJudge",
         "trace": "recontext_data.judges.trace:TraceJudge",
         "tests": "recontext_data.judges.tests:ExecutedTests",
+        "tampering": "recontext_data.judges.tampering:TamperingJudge",
     }
 )
 JudgeConfig = Annotated[AnyJudge, JUDGES]
