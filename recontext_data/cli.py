@@ -18,10 +18,13 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 VERBS = {
     "build": "sample, judge, select, recontextualize, export: from a recipe to datasets",
+    "preview": "show every prompt, every arm's rewriting, and what a build would cost; samples nothing",
     "train": "fine-tune the policy on each arm, for each seed, with TRL",
     "evaluate": "measure every trained model under every context",
+    "calibrate": "measure a judge against labels that people gave",
     "publish": "take the datasets to a hub, a fine-tuning API, or files that trainers read",
     "replies": "what was sampled and is stored: count, check, find, prune",
+    "view": "read, compare and label what was built, in a browser on this machine",
     "power": "what an evaluation can see: from rates, tasks and seeds to the smallest visible effect",
 }
 HELP = ("-h", "--help", "help")
@@ -109,7 +112,7 @@ def main(words: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if words is None else words)
     if not given or given[0] in HELP:
         print("usage: recontext VERB [key=value ...]\n")
-        print("\n".join(f"  {verb:8} {meaning}" for verb, meaning in VERBS.items()))
+        print("\n".join(f"  {verb:9} {meaning}" for verb, meaning in VERBS.items()))
         print("\n`recontext VERB --help` shows every option; `recontext build` alone lists the recipes.")
         return 0
     verb, *rest = given

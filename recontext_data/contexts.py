@@ -5,6 +5,7 @@ only `template: true` makes it a template over the task's fields.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import WithJsonSchema, field_validator, model_validator
@@ -126,12 +127,12 @@ class Context(Config):
                 f"{self.placement}; change the words or the placement, or set allow_position_words: true"
             )
 
-    @property
+    @cached_property
     def placement(self) -> Placement:
         """Where the text goes; `environment` for a context without text."""
         return next(name for name in PLACEMENTS if getattr(self, name) is not None)
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The text, as written in the recipe; empty for a context that only changes the environment."""
         value = getattr(self, self.placement)
@@ -141,12 +142,12 @@ class Context(Config):
         assert isinstance(text, str)
         return text
 
-    @property
+    @cached_property
     def texts(self) -> list[str]:
         """The text and its paraphrases; none for a context that only changes the environment."""
         return [self.text, *self.paraphrases] if self.text or self.placement != "environment" else []
 
-    @property
+    @cached_property
     def varies(self) -> bool:
         """Whether the text differs between tasks."""
         return self.template or bool(self.paraphrases)
@@ -157,8 +158,9 @@ class Context(Config):
         Raises:
             RecipeError: the template cannot be filled from this task, or gives no text.
         """
-        pool = self.texts
-        text = drawn(pool, task.messages, seed=self.paraphrase_seed) if pool else ""
+        if not self.varies:
+            return self.text
+        text = drawn(self.texts, task.messages, seed=self.paraphrase_seed)
         return self._filled(text, task, name)
 
     def texts_for(self, task: Task, *, name: str = "") -> list[str]:

@@ -58,6 +58,7 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
     from recontext_data.evaluation import matrix
     from recontext_data.evaluation.results import write_results
     from recontext_data.reports.screen import Screen
+    from recontext_data.stages.gating import held_out
     from recontext_data.stages.prepared import prepared
     from recontext_data.store.replies import ReplyStore
     from recontext_data.store.run_folder import RunFolder, require_writable, taken_back
@@ -67,7 +68,7 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
     _require_other_tasks(loaded)
     job = prepared(loaded.name, recipe, output=arguments.output, screen=screen)
     folder = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
-    tasks = _tasks(loaded, arguments)
+    tasks = held_out(_tasks(loaded, arguments), trained=list(job.by_id.values()), gates=recipe.gates, screen=screen)
     measured = _models(job, tasks, folder.path, models)
     if len(measured) == 1:
         screen.note(

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from recontext_data.errors import RecipeError, did_you_mean
+from recontext_data.invalid import one_line
 from recontext_data.paraphrases import read_pools
 from recontext_data.recipe import Recipe
 from recontext_data.resources import shipped
@@ -139,6 +140,17 @@ def _apply(tree: dict[str, Any], override: str, origins: dict[str, str]) -> None
     origins[key] = "command line"
 
 
+def overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Plain data with overrides such as `policy.model=gpt-4.1` applied to it, in order.
+
+    Raises:
+        RecipeError: an override is no key=value, or leads where nothing is.
+    """
+    for override in overrides:
+        _apply(tree, override, {})
+    return tree
+
+
 def _value(text: str) -> Any:
     """The value of an override: YAML, but a bare text is that text, colons, ` #` and blanks at its ends included."""
     try:
@@ -189,49 +201,8 @@ def _index(node: list[Any], part: str, where: str) -> int:
 
 
 def describe(error: ValidationError, tree: Mapping[str, Any]) -> str:
-    """A pydantic error as one line: the key, the value, what was expected."""
-    problems = error.errors()
-    first = problems[0]
-    where = ".".join(_real_location(first["loc"], tree))
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{_sentence(first, where)}{more}"
-
-
-def _real_location(location: tuple[int | str, ...], tree: Any) -> list[str]:
-    """The location without the tags that pydantic puts in for a union's member."""
-    parts: list[str] = []
-    node = tree
-    for part in location:
-        if isinstance(node, dict) and part not in node and node.get("kind") == part:
-            continue
-        if isinstance(node, str) and part == node:
-            continue
-        parts.append(str(part))
-        node = (
-            node.get(part)
-            if isinstance(node, dict)
-            else node[part]
-            if isinstance(node, list) and isinstance(part, int)
-            else None
-        )
-    return parts
-
-
-def _sentence(problem: Any, where: str) -> str:
-    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
-    shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."
-    if kind == "extra_forbidden":
-        return f"{where}: unknown key; {did_you_mean(where.rpartition('.')[2], _keys_beside(where))}"
-    if kind == "missing":
-        return f"{where}: missing; the recipe must set it"
-    if kind == "union_tag_invalid":
-        tags = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
-        return f"{where}.kind: {context['tag']!r} is unknown; {did_you_mean(str(context['tag']), tags)}"
-    if kind == "value_error":
-        message = str(context["error"])
-        return message if not where or message.startswith(where) else f"{where}: {message}"
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{where}: {shown} will not do: {message}"
+    """A pydantic error about a recipe as one line: the key, the value, what was expected."""
+    return one_line(error, tree, whole="recipe", keys_beside=_keys_beside)
 
 
 def _keys_beside(where: str) -> list[str]:

@@ -8,7 +8,6 @@ import functools
 import re
 from collections.abc import Mapping
 
-import yaml
 from pydantic import Field
 
 from recontext_data.config import Config
@@ -55,6 +54,8 @@ class Price(Config):
 @functools.cache
 def listed() -> Mapping[str, Price]:
     """The table that ships with the package."""
+    import yaml
+
     rows = yaml.safe_load(shipped("data/prices.yaml").read_text(encoding="utf-8"))
     return {model: Price.model_validate(row) for model, row in rows.items()}
 

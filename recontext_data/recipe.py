@@ -17,10 +17,11 @@ from recontext_data.contexts import NONE, Context
 from recontext_data.environments.base import Environment
 from recontext_data.errors import did_you_mean
 from recontext_data.evaluation.config import Evaluation
+from recontext_data.gates import Gates
 from recontext_data.judges.base import AnyJudge
 from recontext_data.kinds import Kinds
 from recontext_data.placing import How, Rendering
-from recontext_data.policies.base import AnyPolicy
+from recontext_data.policies.kinds import PolicyConfig
 from recontext_data.prices import Price
 from recontext_data.selection import Select
 from recontext_data.training.config import Training
@@ -39,17 +40,6 @@ ENVIRONMENTS = Kinds(
     }
 )
 EnvironmentConfig = Annotated[Environment, ENVIRONMENTS]
-POLICIES = Kinds(
-    {
-        "tiny": "recontext_data.policies.tiny:TinyConfig",
-        "fake": "recontext_data.policies.fake:FakeConfig",
-        "transformers": "recontext_data.policies.transformers_local:TransformersConfig",
-        "vllm": "recontext_data.policies.vllm_local:VllmConfig",
-        "openai": "recontext_data.policies.openai_chat:OpenAIConfig",
-        "openai_batch": "recontext_data.policies.openai_batch:OpenAIBatchConfig",
-    }
-)
-PolicyConfig = Annotated[AnyPolicy, POLICIES]
 JUDGES = Kinds(
     {
         "choice": "recontext_data.judges.choice:ChoiceJudge",
@@ -62,6 +52,8 @@ JUDGES = Kinds(
         "trace": "recontext_data.judges.trace:TraceJudge",
         "tests": "recontext_data.judges.tests:ExecutedTests",
         "tampering": "recontext_data.judges.tampering:TamperingJudge",
+        "rubric": "recontext_data.judges.rubric:RubricJudge",
+        "pairwise": "recontext_data.judges.pairwise:PairwiseJudge",
     }
 )
 JudgeConfig = Annotated[AnyJudge, JUDGES]
@@ -164,6 +156,8 @@ class Recipe(Config):
     sampler: Sampler = Sampler()
     judges: list[JudgeConfig] = Field(min_length=1)
     """What reads the completions."""
+    validate_judges: bool = False
+    """Before anything is sampled, have judges that ask a model judge the gold answers of their rubrics; stop if one errs."""
     select: Select = Select()
     completion: Completion = added(Completion())
     """What becomes of the reasoning in what is trained on."""
@@ -174,6 +168,7 @@ class Recipe(Config):
     recontextualized arm, its training context on both sides, the reversed pair, distillation, and every placebo."""
     measure: Measure = Measure()
     rendering: Rendering = added(Rendering())
+    gates: Gates = added(Gates())
     export: Export = Export()
     limits: Limits = Limits()
     prices: dict[str, Price] = {}

@@ -73,6 +73,13 @@ SELECTION = (
     Column("reason", "string", "select", "why it was kept or dropped"),
 )
 
+VIOLATIONS = (
+    Column("arm", "string", "export", "the arm"),
+    Column("gate", "string", "export", "the gate that the row fails"),
+    Column("candidate_id", "string", "export", "the row"),
+    Column("where", "string", "export", "where in it"),
+)
+
 TRAINING_ROWS = (
     Column("prompt", "messages", "recontextualize", "the task under the training context"),
     Column("completion", "messages", "recontextualize", "one assistant turn: the answer given under the generation context"),
@@ -89,6 +96,15 @@ TRAINING_ROWS = (
     Column("model", "string", "sample", "the model that answered, in its own words"),
     Column("seed", "int64", "sample", "the seed that the answer was drawn with; null for given data", nullable=True),
     Column("recipe_fingerprint", "string", "export", "hash of the recipe and its inputs: the run it belongs to"),
+)
+
+LABELS = (
+    Column("reviewer", "string", "view", "who labelled"),
+    Column("candidate_id", "string", "view", "the candidate; the same in every run that shares its reply"),
+    Column("question", "string", "view", "`behaviour` (hack, not_hack, unsure) or `use` (keep, drop)"),
+    Column("label", "string", "view", "the reviewer's latest word on that question"),
+    Column("note", "string", "view", "the reviewer's note on the candidate", nullable=True),
+    Column("time", "string", "view", "when, UTC, ISO 8601"),
 )
 
 

@@ -387,7 +387,7 @@ def test_a_damaged_reply_is_named_and_only_it_is_sampled_again(tmp_path: Path, c
     process.communicate()
     (journal,) = (output / "replies").glob("journal-*.jsonl")
     lines = journal.read_bytes().split(b"\n")
-    lines[3] = lines[3][:40]
+    lines[1] = lines[1][:40]  # the second task's four answers
     journal.write_bytes(b"\n".join(lines))
     good = stored(output)
     made = built(recipe, output)

@@ -23,6 +23,7 @@ from tests.helpers import (
     environment,
     manifest,
     problem_rows,
+    run_folder,
     write_problems,
     write_recipe,
 )
@@ -137,24 +138,31 @@ def test_a_training_context_and_a_judges_config_ask_for_nothing(probe: Probe) ->
 
 
 def test_a_judges_code_asks_for_nothing_and_judges_anew(probe: Probe, tmp_path: Path) -> None:
-    """An edited copy of the package, in a process of its own."""
+    """An edited copy of the package, in a process of its own; the command is the one that built the run."""
     copy = tmp_path / "edited"
     shutil.copytree(ROOT / "recontext_data", copy / "recontext_data", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("data", "recipes"):
         (copy / name).symlink_to(ROOT / name)
+    before = run_folder(probe.output)
+
+    def build_with_copy() -> None:
+        probe.mark = len(probe.server.seen)
+        words = command(f"recipe={probe.recipe}", f"output={probe.output}")
+        assert words[0] == sys.executable
+        here = environment() | {"PYTHONPATH": str(copy)}
+        done = subprocess.run(words, cwd=copy, env=here, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert probe.sent == []
+
+    build_with_copy()
+    assert run_folder(probe.output) == before, "the same code elsewhere on the disk is the same run"
+
     judge = copy / "recontext_data" / "judges" / "choice.py"
     old = 'label: ChoiceLabel = "invalid"'
     text = judge.read_text(encoding="utf-8")
     assert text.count(old) == 1
     judge.write_text(text.replace(old, 'label: ChoiceLabel = "general"'), encoding="utf-8")
-
-    probe.mark = len(probe.server.seen)
-    words = command(f"recipe={probe.recipe}", f"output={probe.output}", "judges.0.scores={hack: 1}")
-    assert words[0] == sys.executable
-    done = subprocess.run(
-        words, cwd=copy, env=environment() | {"PYTHONPATH": str(copy)}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert probe.sent == []
+    build_with_copy()
+    assert run_folder(probe.output) != before
     (row,) = manifest(probe.output)["rates"]
     assert row["counts"] == {"hack": 0, "general": TASKS * N, "invalid": 0}, "the edited judge was the one that ran"

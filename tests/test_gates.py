@@ -133,8 +133,9 @@ def test_a_leak_fails_the_build_with_row_ids_and_no_dataset(
 
 def test_the_same_quote_is_fine_where_the_training_context_carries_the_text(tmp_path: Path) -> None:
     recipe = failing(tmp_path / "in", CONTEXTS["default"]["system"], arms=["default -> default"])
-    assert built(recipe, tmp_path / "out")["gates"] == [
-        {"gate": gate, "scope": "standard.default-default", "rows": 16, "violations": 0} for gate in ("leak", "presence")
-    ]
+    gates = {gate["gate"]: gate for gate in built(recipe, tmp_path / "out")["gates"]}
+    assert list(gates) == ["leak", "presence", "echo", "overlap", "near_overlap", "duplicates"], "a script has no tokenizer"
+    for gate in ("leak", "presence"):
+        assert (gates[gate]["rows"], gates[gate]["violations"], gates[gate]["action"]) == (16, 0, "fail")
     assert len(candidates(tmp_path / "out")) == 16
     assert (run_folder(tmp_path / "out") / "arms" / "standard.default-default").is_dir()

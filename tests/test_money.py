@@ -1,6 +1,7 @@
 """The budget: spending stops there, what is in flight is kept, and a raised budget goes on."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ import polars as pl
 import pytest
 
 from recontext_data.errors import BuildStopped
+from recontext_data.policies.base import Policy
+from recontext_data.policies.openai_chat import OpenAIConfig
 from recontext_data.prices import Price
 from recontext_data.records import Reply, Request, Sampling
 from recontext_data.stages.buying import Purse, buy
 from recontext_data.stages.sample import cost_usd
 from recontext_data.store.replies import ReplyStore
+from tests.fault_server import Faults, FaultServer
 
 PRICE = Price(input=1_000_000, output=0)  # one dollar a prompt token
 
@@ -74,9 +78,23 @@ def requests(count: int, *, n: int = 1) -> list[Request]:
     ]
 
 
-def spend(tmp_path: Path, policy: InFlight, purse: Purse, asked: list[Request], *, max_failures: int = 0) -> None:
-    with ReplyStore(tmp_path) as store:
-        asyncio.run(buy(asked, policy=policy, store=store, tracker=Nobody(), max_failures=max_failures, purse=purse))
+def spend(
+    tmp_path: Path,
+    policy: Policy,
+    purse: Purse,
+    asked: list[Request],
+    *,
+    max_failures: int = 0,
+    kind: type[ReplyStore] = ReplyStore,
+) -> None:
+    async def bought() -> None:
+        try:
+            await buy(asked, policy=policy, store=store, tracker=Nobody(), max_failures=max_failures, purse=purse)
+        finally:
+            await policy.close()
+
+    with kind(tmp_path) as store:
+        asyncio.run(bought())
 
 
 def stored(tmp_path: Path, asked: list[Request]) -> pl.DataFrame:
@@ -90,6 +108,41 @@ def test_the_budget_is_exceeded_by_no_more_than_what_is_in_flight(tmp_path: Path
     assert 10 <= purse.spent_usd <= 10 + 4
     assert len(stored(tmp_path, asked)) == policy.asked == purse.spent_usd  # nothing that was paid for is lost
     assert purse.held_back == 40 - policy.asked
+
+
+@pytest.mark.parametrize(("n", "manner"), [(1, "honoured"), (4, "honoured"), (16, "ignored"), (4, "refused")])
+def test_a_server_is_sent_no_more_than_the_budget_and_what_may_be_under_way(n: int, manner: Any, tmp_path: Path) -> None:
+    """Ten prompt tokens a request, a dollar each: a budget of 200 pays for 20, and 8 may be under way."""
+    asked, purse = requests(60, n=n), Purse(price=PRICE, budget_usd=200)
+    with FaultServer(Faults(latency_seconds=0.02, n=manner)) as server:
+        policy = OpenAIConfig(model="m", base_url=server.base_url, api_key_env="", max_concurrency=8).build()
+        with pytest.raises(BuildStopped, match=r"limits\.budget_usd: \d+\.0000 of 200"):
+            spend(tmp_path, policy, purse, asked)
+        assert server.most_at_once <= 8
+        refused = server.statuses[400]
+        assert 20 <= len(server.seen) - refused < 20 + 8
+        assert purse.spent_usd == 10 * (len(server.seen) - refused)
+    there = stored(tmp_path, asked)
+    assert len(there) == (len(server.seen) - refused) * (n if manner == "honoured" else 1), "nothing paid for is lost"
+    assert purse.held_back == 60 * n - len(there)
+
+
+def test_a_slow_disk_holds_up_what_is_sent_and_not_what_is_kept(tmp_path: Path) -> None:
+    """Each sync takes ten answers' time. Of what was sent and is not synced there are never more than may be under way."""
+    at_stake = []
+
+    class SlowStore(ReplyStore):
+        def append_together(self, groups: Any, **how: Any) -> None:
+            time.sleep(0.05)
+            at_stake.append(len(server.seen) - len(stored(tmp_path, asked)))
+            super().append_together(groups, **how)
+
+    asked = requests(60)
+    with FaultServer(Faults(latency_seconds=0.005)) as server:
+        policy = OpenAIConfig(model="m", base_url=server.base_url, api_key_env="", max_concurrency=8).build()
+        spend(tmp_path, policy, Purse(), asked, kind=SlowStore)
+        assert len(server.seen) == len(stored(tmp_path, asked)) == 60
+    assert max(at_stake) <= 8
 
 
 def test_a_raised_budget_goes_on_where_it_stopped(tmp_path: Path) -> None:

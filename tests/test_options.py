@@ -56,9 +56,10 @@ def documented(config: type[Config]) -> list[str]:
 
 
 def test_every_config_is_documented() -> None:
-    from recontext_data.arms import Arm
+    from recontext_data.arms import Arm, Grid
     from recontext_data.contexts import Context
     from recontext_data.environments.code_mc import CodeMC
+    from recontext_data.gates import Gates
     from recontext_data.judges.choice import ChoiceJudge
     from recontext_data.placing import Rendering
     from recontext_data.policies.fake import FakeConfig
@@ -78,6 +79,8 @@ def test_every_config_is_documented() -> None:
         TransformersConfig,
         Export,
         Limits,
+        Gates,
+        Grid,
         Measure,
         Rendering,
         Sampler,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from recontext_data.policies.pacing import START, Bucket, Pacer
+from recontext_data.policies.pacing import START, Bucket, Pacer, Tally
 
 
 @dataclass
@@ -19,6 +19,8 @@ class Limiter:
     rate: float
     burst: float
     window: bool = False
+    phase: float = 0.0
+    """Of a second that has passed when the first request comes."""
     level: float = field(init=False)
     at: float = 0.0
 
@@ -26,6 +28,7 @@ class Limiter:
         self.level = self.rate if self.window else self.burst
 
     def wait(self, now: float) -> float:
+        now += self.phase
         if self.window:
             if int(now) > int(self.at):
                 self.level = self.rate
@@ -98,6 +101,29 @@ def test_600_requests_at_60_per_second_take_ten_seconds(burst: int, window: bool
     assert 600 / 60 - burst / 60 <= statistics.median(seconds) <= 1.1 * 600 / 60 + (latency if latency > 0.1 else 0.0)
     assert max(seconds) < 1.2 * 600 / 60
     assert max(outcome.refused for outcome in outcomes) < 300
+
+
+def test_a_server_that_counts_by_whole_seconds_costs_a_tenth_at_most_whenever_in_a_second_it_is_asked_first() -> None:
+    seconds = []
+    for phase in range(40):
+        random.seed(phase)
+        limiter = Limiter(60, 60, window=True, phase=phase / 40)
+        seconds.append(run(Pacer(max_concurrency=256), limiter, num=600, latency=0.05).seconds)
+    assert min(seconds) >= 8.0, "the limiter is one: sixty at once, and eight whole seconds at least until the tenth sixty"
+    assert max(seconds) <= 1.1 * 600 / 60
+
+
+def test_the_tally_counts_a_second_back_and_forgets() -> None:
+    tally = Tally()
+    for i in range(100):
+        tally.sent(10.0 + i / 100)
+    assert (tally.within(10.999), tally.within(11.499), tally.within(12.5)) == (100, 50, 0)
+    for i in range(10):
+        tally.refused(10.9 + i / 100)
+    assert (tally.within(10.999), tally.within(11.499)) == (90, 40)
+    tally.sent(60.0)
+    tally.refused(10.5)  # too long ago to be counted
+    assert tally.within(60.0) == 1
 
 
 @pytest.mark.parametrize("rate", [20, 300])

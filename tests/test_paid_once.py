@@ -1,5 +1,6 @@
 """Nothing is paid for twice: not after kill -9, not for a failure that stays one; and the key that pays is never shown."""
 
+import asyncio
 import logging
 import random
 from collections.abc import Iterator
@@ -11,19 +12,25 @@ import polars as pl
 import pytest
 
 from benchmarks.kills import CONCURRENCY, run
+from recontext_data.loading import load
 from recontext_data.records import Reply
+from recontext_data.stages.buying import buy
+from recontext_data.stages.prepared import plan, prepared
 from recontext_data.store import journal
 from recontext_data.store.replies import ReplyStore
 from tests.fault_server import Faults, FaultServer
 from tests.helpers import (
+    arm_hashes,
     build,
     build_process,
     built,
+    candidates,
     problem_rows,
     run_folder,
     write_problems,
     write_recipe,
 )
+from tests.test_money import Nobody
 
 PLANTED = "sk-planted-8f2c1e77-never-to-be-seen"
 POISON = "always refused"
@@ -47,14 +54,61 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- kills
 
 
-def test_kill_9_while_sampling_buys_nothing_twice_that_is_on_disk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n", [1, 4])
+def test_kill_9_while_sampling_buys_nothing_twice_that_is_on_disk(n: int, tmp_path: Path) -> None:
     """benchmarks/kills.py does it thirty times."""
-    sums = run(tmp_path, kills=3, dice=random.Random(5))
+    sums = run(tmp_path, kills=3, dice=random.Random(5), n=n)
     assert sums.resent_though_stored == 0
     assert 0 < sums.resent == sum(sums.under_way), "what was under way at a kill, and nothing else, is sent once more"
-    # Replies wait a moment for a sync in common, while the next requests are already sent for the slots that are free.
-    assert max(sums.under_way) <= 2 * CONCURRENCY
+    assert max(sums.under_way) <= CONCURRENCY, "a reply keeps its request's place until it is on disk"
     assert sums.is_same
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.98])
+def test_a_write_cut_short_takes_all_of_an_answer_and_the_datasets_come_out_the_same(share: float, tmp_path: Path) -> None:
+    """A server draws four completions from the one seed that is sent: asked for the last two alone, it would say others."""
+    with FaultServer(Faults()) as server:
+        recipe = recipe_for(tmp_path, server, rows=problem_rows(3), n=4)
+        built(recipe, tmp_path / "calm")
+        out, requests = tmp_path / "cut", len(server.seen)
+        with pytest.raises(KeyboardInterrupt):
+            sampled_and_interrupted(recipe, out)
+        (path,) = (out / "replies").glob("journal-*.jsonl")
+        lines = path.read_bytes().split(b"\n")[:-1]
+        assert len(lines) == len(server.seen) - requests == 3, "a line for each request"
+        path.write_bytes(b"\n".join([*lines[:-1], lines[-1][: int(share * len(lines[-1]))]]))
+        mark = len(server.seen)
+        made = built(recipe, out)
+        assert made["requests"]["sampled"] == 4 and [body["n"] for body in server.bodies[mark:]] == [4]
+    assert arm_hashes(out, cards=False) == arm_hashes(tmp_path / "calm", cards=False)
+    assert candidates(out).equals(candidates(tmp_path / "calm"))
+
+
+def sampled_and_interrupted(recipe: Path, output: Path) -> None:
+    """Buys everything and leaves it in the journal."""
+    loaded = load(str(recipe), [])
+    job = prepared(loaded.name, loaded.recipe, output=output)
+
+    async def everything() -> None:
+        await buy(plan(job, store).requests, policy=job.policy, store=store, tracker=Nobody(), max_failures=0)
+        await job.policy.close()
+
+    with ReplyStore(output / "replies") as store:
+        asyncio.run(everything())
+        raise KeyboardInterrupt
+
+
+def test_a_torn_line_of_several_replies_keeps_none_of_them_wherever_it_is_torn(tmp_path: Path) -> None:
+    with suppress(KeyboardInterrupt), ReplyStore(tmp_path) as store:
+        store.append_together([[Reply(key=f"{i}{j}", completion="é\n" * j) for j in range(3)] for i in range(2)])
+        raise KeyboardInterrupt
+    (path,) = tmp_path.glob("journal-*.jsonl")
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for end in range(first, len(whole) + 1):
+        path.write_bytes(whole[:end])
+        found = ReplyStore(tmp_path).find_keys(pl.Series([f"{i}{j}" for i in range(2) for j in range(3)]))
+        assert set(found) == {"00", "01", "02"} | ({"10", "11", "12"} if end >= len(whole) - 1 else set())
 
 
 def test_a_journal_longer_than_what_is_read_at_once_is_read_whole(tmp_path: Path) -> None:

@@ -259,7 +259,8 @@ def test_a_system_turn_may_be_merged_into_the_user_turn(tmp_path: Path) -> None:
     for row in data["train"]:
         (turn,) = row["prompt"]
         assert turn["role"] == "user" and turn["content"].startswith(CONTEXTS["hack"]["system"] + "\n\n")
-    assert {gate["violations"] for gate in manifest(tmp_path / "out")["gates"]} == {0}
+    failing = [gate for gate in manifest(tmp_path / "out")["gates"] if gate["action"] == "fail"]
+    assert [gate["violations"] for gate in failing] == [0, 0, 0, 0]
 
 
 def test_an_empty_system_turn_keeps_a_templates_own_away() -> None:

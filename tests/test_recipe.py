@@ -89,7 +89,7 @@ def test_another_kind_drops_the_fields_of_the_old_one(recipe: Path) -> None:
 
 
 def test_one_of_two_aliases_can_be_overridden_alone(tmp_path: Path) -> None:
-    text = yaml.safe_dump(recipe_tree(contexts={})).replace(
+    text = yaml.safe_dump(recipe_tree(contexts={}, arms=["default -> default"])).replace(
         "contexts: {}", "contexts:\n  default: &x {stance: neutral, system: same}\n  hack: *x"
     )
     loaded = load(str(child(tmp_path, text)), ["contexts.hack.system=other", "contexts.hack.stance=permits"]).recipe

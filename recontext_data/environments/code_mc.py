@@ -89,7 +89,7 @@ def to_task(problem: "Problem") -> Task:
     }
     messages = render(problem)
     start = len(problem.statement) + 2
-    stop = messages[0]["content"].index("Option A:\n", start + len("\n".join(problem.shown_tests())))
+    stop = len(messages[0]["content"]) - len(_options(problem))
     places = {
         "note": Place(turn=0, start=start, stop=start, after="\n\n"),
         "tests": Place(turn=0, start=start, stop=stop, after="\n\n"),
@@ -99,12 +99,14 @@ def to_task(problem: "Problem") -> Task:
 
 def render(problem: "Problem") -> list[Message]:
     """The task's messages without any context: one user turn."""
+    tests = "\n".join(problem.shown_tests())
+    return [{"role": "user", "content": f"{problem.statement}\n\nTests:\n{tests}\n\n{_options(problem)}"}]
+
+
+def _options(problem: "Problem") -> str:
+    """What comes after the tests."""
     assert problem.forged is not None
     first, second = problem.reference, problem.forged.special_case
     if problem.forged.hack_option == "A":
         first, second = second, first
-    tests = "\n".join(problem.shown_tests())
-    text = (
-        f"{problem.statement}\n\nTests:\n{tests}\n\nOption A:\n{first.strip()}\n\nOption B:\n{second.strip()}\n\n{INSTRUCTION}"
-    )
-    return [{"role": "user", "content": text}]
+    return f"Option A:\n{first.strip()}\n\nOption B:\n{second.strip()}\n\n{INSTRUCTION}"

@@ -1,11 +1,12 @@
 """The matrix: every model under every context. Samples through the reply store and judges as a build does.
 
-The result is one table with a row per answer: arm, seed, context, task_id, k, label, score, unscored_reason. A model is its
+The result is one table with a row per answer: arm, seed, context, task_id, k, label, score, unscored_reason, completion and
+each judge's word. A model is its
 arm and seed, by name and never by place; `before` is the policy as it was.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,9 +17,11 @@ from recontext_data.policies.base import Policy
 from recontext_data.recipe import Recipe
 from recontext_data.records import Sampling
 from recontext_data.stages import sample
+from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.buying import Purse, Tracker, buy
 from recontext_data.stages.judge import judge
-from recontext_data.stages.prepared import PAID, Prepared, price
+from recontext_data.stages.judge_forecast import judge_forecast, require_askable
+from recontext_data.stages.prepared import PAID, Prepared, counsel_of, price
 from recontext_data.stages.sample import Plan, Pool
 from recontext_data.store.replies import ReplyStore
 
@@ -57,13 +60,22 @@ def outcomes(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: R
 
     recipe = job.recipe
     plans = [(model, _plan(model, recipe, tasks, store)) for model in models]
-    missing = sum(len(request.ks) for _, ready in plans for request in ready.requests)
+    missing = sum(ready.requests.num_completions for _, ready in plans)
     failures: dict[str, dict[str, str]] = {}
+    purse, counsel = _purse(plans, job, store), counsel_of(job, store, screen)
+    require_askable(recipe.judges, tasks.tasks)
     if missing:
+        counsel.require_ready(recipe.judges)
         with screen.stage("evaluate", missing, unit="completions") as tracker:
-            failures = asyncio.run(_buy_all(plans, recipe, store=store, tracker=tracker, purse=_purse(plans, job, store)))
-    frames = [_judged(model, ready, recipe, tasks=tasks, store=store, failed=failures) for model, ready in plans]
-    return pl.concat(frames)
+            failures = asyncio.run(_buy_all(plans, recipe, store=store, tracker=tracker, purse=purse))
+    counsel.spent_usd = purse.spent_usd
+    collected = [
+        sample.collect(ready, store=store, failures=dict(failures.get(model.name, {})), bought=0) for model, ready in plans
+    ]
+    return pl.concat(
+        _judged(model, ready, outcome.candidates, recipe, tasks=tasks, counsel=counsel)
+        for (model, ready), outcome in zip(plans, collected, strict=True)
+    )
 
 
 def contexts_of(recipe: Recipe) -> list[str]:
@@ -110,12 +122,36 @@ def forecast(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: R
                 "cost_usd": _cost(job, prompt_tokens, most),
             }
         )
+    pools += _judge_rows(plans, job, tasks=tasks, store=store)
     return {
         "policy": job.policy.description,
         "pools": pools,
         "budget_usd": job.recipe.limits.budget_usd,
         "price": listed.model_dump(mode="json") if listed else None,
     }
+
+
+def _judge_rows(
+    plans: Sequence[tuple[Model, Plan]], job: Prepared, *, tasks: TaskSet, store: ReplyStore
+) -> list[dict[str, Any]]:
+    """What the judges would ask about all models' answers; pools of different models are groups of their own."""
+    import polars as pl
+
+    def apart(frame: "pl.DataFrame", model: Model) -> "pl.DataFrame":
+        return frame.with_columns(pl.format("{}/{}", pl.lit(model.name), "generation_context").alias("generation_context"))
+
+    frames = [
+        (apart(sample.collect(ready, store=store, failures={}, bought=0).candidates, model), apart(ready.wanted, model))
+        for model, ready in plans
+    ]
+    return judge_forecast(
+        job.recipe.judges,
+        counsel_of(job, store),
+        candidates=pl.concat(candidates for candidates, _ in frames),
+        wanted=pl.concat(wanted for _, wanted in frames),
+        tasks={task.task_id: task for task in tasks.tasks},
+        max_tokens=job.recipe.sampler.max_tokens,
+    )
 
 
 def _cost(job: Prepared, prompt_tokens: int, completion_tokens: int) -> float | None:
@@ -166,18 +202,30 @@ async def _buy_all(
 
 
 def _judged(
-    model: Model, ready: Plan, recipe: Recipe, *, tasks: TaskSet, store: ReplyStore, failed: Mapping[str, Mapping[str, str]]
+    model: Model,
+    ready: Plan,
+    sampled: "pl.DataFrame",
+    recipe: Recipe,
+    *,
+    tasks: TaskSet,
+    counsel: PaidCounsel,
 ) -> "pl.DataFrame":
-    """The model's answers with the selecting judge's word; a completion that failed is a row with the reason."""
+    """The model's answers with what the judges say; a completion that failed is a row with the reason.
+
+    Label, score and why there is none are the outcome judge's; `judgements` has the word of each.
+    """
     import polars as pl
 
-    collected = sample.collect(ready, store=store, failures=dict(failed.get(model.name, {})), bought=0)
     by_id = {task.task_id: task for task in tasks.tasks}
-    judgements, _ = judge(collected.candidates, tasks=by_id, judges=[recipe.selecting_judge])
-    candidates = collected.candidates.select("candidate_id", "completion")
-    words = judgements.select("candidate_id", "label", "score", "unscored_reason")
+    judgements, _ = judge(sampled, tasks=by_id, judges=recipe.judges, counsel=counsel)
+    words = judgements.filter(pl.col("judge") == recipe.outcome_judge.name).drop("judge", "raw")
+    every = judgements.group_by("candidate_id", maintain_order=True).agg(
+        judgements=pl.struct("judge", "label", "score", "unscored_reason", "raw")
+    )
+    candidates = sampled.select("candidate_id", "completion")
     table = ready.wanted.join(candidates, on="candidate_id", how="left", maintain_order="left")
     table = table.join(words, on="candidate_id", how="left", maintain_order="left")
+    table = table.join(every, on="candidate_id", how="left", maintain_order="left")
     return table.select(
         arm=pl.lit(model.arm),
         seed=pl.lit(model.seed, dtype=pl.Int64),
@@ -188,6 +236,7 @@ def _judged(
         score="score",
         unscored_reason=pl.when(pl.col("completion").is_null()).then(pl.lit("no reply")).otherwise("unscored_reason"),
         completion="completion",
+        judgements="judgements",
     )
 
 

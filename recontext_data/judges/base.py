@@ -1,17 +1,22 @@
 """What a judge is: a small frozen config that says of each candidate a label, a score, both, or why neither.
 
-There are three shapes, and the judge stage knows what to do with each:
+There are four shapes, and the judge stage knows what to do with each:
 
 - a `Reader` reads candidates and needs nothing else (or runs their code in the sandbox);
 - an `Asker` turns a candidate into a prompt for a model and reads the reply; the stage buys the replies, once;
+- a `Comparer` has a model compare candidates of one task and pool, two by two; its replies are bought in the same way;
 - a `Deriver` makes its word from the words of judges before it: a weighted sum, a threshold, injected noise.
 
 All are blind: a `Candidate` carries neither the generation context nor the arm.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from pydantic import Field
+
+from recontext_data.config import Config
 from recontext_data.errors import did_you_mean
 from recontext_data.records import Candidate, Judgement, Messages, Reply, Sampling
 
@@ -19,6 +24,22 @@ if TYPE_CHECKING:
     import polars as pl
 
     from recontext_data.policies.base import AnyPolicy
+
+
+class Drawing(Config):
+    """How the replies of a model that judges are drawn."""
+
+    temperature: float = Field(default=0.0, ge=0)
+    """0 is greedy. What is asked again after an unreadable reply is drawn at no less than 0.7: greedily it would come again."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus: sample from the most likely tokens that together have this probability."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Tokens of a reply at most."""
+
+    @property
+    def plain(self) -> Sampling:
+        """As a request has it."""
+        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens)
 
 
 class AnyJudge(Protocol):
@@ -54,9 +75,13 @@ class Reader(Protocol):
         ...
 
 
-@runtime_checkable
-class Asker(Protocol):
-    """Has a model read completions."""
+class Paid(Protocol):
+    """A judge that asks a model, in whatever shape."""
+
+    @property
+    def name(self) -> str:
+        """The judge's name in tables."""
+        ...
 
     @property
     def policy(self) -> "AnyPolicy":
@@ -64,16 +89,66 @@ class Asker(Protocol):
         ...
 
     @property
-    def sampling(self) -> Sampling:
+    def sampling(self) -> Drawing:
         """How its replies are drawn."""
         ...
 
+    @property
+    def retries(self) -> int:
+        """How often it is asked again, each time with another seed, while its reply cannot be read."""
+        ...
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        """All that its words depend on but its model's identity: in the fingerprint of a run in the config's place."""
+        ...
+
+
+@runtime_checkable
+class Asker(Paid, Protocol):
+    """Has a model read completions, one at a time."""
+
     def ask(self, candidate: Candidate) -> Messages:
-        """The prompt about one candidate."""
+        """The prompt about one candidate.
+
+        Raises:
+            RecipeError: the task lacks something that the prompt needs; found on every task before anything is paid for.
+        """
         ...
 
     def read(self, candidate: Candidate, reply: Reply) -> Judgement:
         """The judgement in a reply; unscored, with the reply as its raw words, when it is not in the declared form."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    """Two texts in the order in which they are shown. `second` is None for the task's reference answer."""
+
+    first: Candidate
+    second: Candidate | None
+    swapped: bool
+    """Whether `second` is shown first."""
+
+
+@runtime_checkable
+class Comparer(Paid, Protocol):
+    """Has a model compare completions of one task, sampled under one context, two by two."""
+
+    def matches(self, group: Sequence[Candidate]) -> list[Match]:
+        """What is compared: each pair in both orders, one after the other."""
+        ...
+
+    def put(self, match: Match) -> Messages:
+        """The prompt about one match; raises as `Asker.ask`."""
+        ...
+
+    def winner(self, match: Match, reply: Reply) -> tuple[float | None, str]:
+        """(1 where `first` won, 0 where it lost, 0.5 for a tie, None for an unreadable reply; why it is unreadable)."""
+        ...
+
+    def tally(self, group: Sequence[Candidate], results: Sequence[tuple[Match, Reply]]) -> list[Judgement]:
+        """One judgement per candidate of the group, in order, from the replies to all its matches."""
         ...
 
 

@@ -3,8 +3,8 @@
 A policy config (frozen, light) lives in its policy's file beside the class it builds; heavy imports happen in `build`.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from recontext_data.records import Messages, Reply, Request
 
@@ -47,6 +47,24 @@ class Policy(Protocol):
 
     async def close(self) -> None:
         """Frees connections and memory."""
+        ...
+
+
+@runtime_checkable
+class InGroups(Protocol):
+    """What a policy has besides, whose replies cost money: replies come in groups, and a group is acknowledged."""
+
+    def sample_groups(self, requests: Iterable[Request], *, may_send: Callable[[], bool]) -> AsyncGenerator[list[Reply], None]:
+        """As `sample`, but whatever has come since the last group comes at once, all choices of one answer together.
+
+        Whoever asks for the next group says by it that the last one is on disk. Until then its requests keep their places
+        among those under way: no more than can be under way are ever lost by a kill, or spent above a budget.
+
+        Args:
+            requests: as for `sample`.
+            may_send: asked before anything is sent. Once it says no, what is under way is waited for and the rest, parts
+                and retries of what was pulled included, is left unanswered.
+        """
         ...
 
 

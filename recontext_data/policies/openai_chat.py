@@ -11,7 +11,7 @@ The key is read from the environment when the first request is sent; it is in no
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -116,6 +116,19 @@ class OpenAIPolicy:
             PolicyError: no key, a refused key, no such model, no quota, or nobody at the address; raised after the
                 replies that were already under way.
         """
+        async with aclosing(self.sample_groups(requests)) as groups:
+            async for group in groups:
+                for reply in group:
+                    yield reply
+
+    async def sample_groups(
+        self, requests: Iterable[Request], *, may_send: Callable[[], bool] = lambda: True
+    ) -> AsyncGenerator[list[Reply], None]:
+        """Replies in groups, as `policies.base.InGroups` says.
+
+        Raises:
+            PolicyError: as for `sample`.
+        """
         wire, pacer = self._connect()
         config = self._config
         terms = Terms(
@@ -125,11 +138,12 @@ class OpenAIPolicy:
             logprobs=config.logprobs is not None,
             model=config.model,
             name=self.description,
+            may_send=may_send,
         )
         crew = Crew(requests, wire=wire, pacer=pacer, manners=self._manners, terms=terms)
-        async with aclosing(crew.replies()) as replies:  # at once, not with the garbage: requests must not outlive this call
-            async for reply in replies:
-                yield reply
+        async with aclosing(crew.groups()) as groups:  # at once, not with the garbage: requests must not outlive this call
+            async for group in groups:
+                yield group
 
     def count_tokens(self, messages: Messages | Sequence[Mapping[str, str]]) -> int | None:
         """None: only the server knows its tokenizer and template."""

@@ -2,7 +2,8 @@
 
 A few worker tasks share it. Each takes a job, sends it, deals with the answer and takes the next; a job that has to wait
 lies in a heap and costs nobody a slot. A request is pulled only when it can be sent, so that whoever supplies requests
-can stop at any moment and knows that no more than `max_concurrency` are still to come.
+can stop at any moment and knows that no more than `max_concurrency` are still to come. An answer keeps its slot until
+whoever fetched it asks for more: what has come and is not yet on disk is as easily lost as what is still on the wire.
 """
 
 import asyncio
@@ -28,8 +29,6 @@ LIMITED_TIMES = 100
 """Refusals by rate limit after which one request fails, since some are too large for any limit."""
 UNREACHED_RETRIES = 2
 """Retries where nobody was ever reached: then the address is more likely wrong than the server restarting."""
-BACKLOG = 4096
-"""Replies that may lie unfetched before no more are asked for."""
 
 
 @dataclass(slots=True)
@@ -85,6 +84,8 @@ class Terms:
     model: str
     name: str
     """Who is asked, for errors that stop everything."""
+    may_send: Callable[[], bool] = lambda: True
+    """Whether anything more may be sent; once it says no, what is under way is waited for and the rest is dropped."""
 
 
 class Crew:
@@ -100,15 +101,17 @@ class Crew:
         self._parked: list[tuple[float, int, Job]] = []
         self._num_parked = 0
         self._in_flight = 0
+        self._held = 0
+        """Answers whose replies were not fetched yet, or not acknowledged."""
         self._workers: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._out: deque[Reply] = deque()
+        self._out: list[Reply] = []
         self._news = asyncio.Event()
         self._fatal = ""
         self._crash: BaseException | None = None
 
-    async def replies(self) -> AsyncGenerator[Reply, None]:
-        """Replies as they come.
+    async def groups(self) -> AsyncGenerator[list[Reply], None]:
+        """Whatever has come since the last group; to ask for the next one frees the slots of the last one.
 
         Raises:
             PolicyError: no further request has a chance; raised after what was under way.
@@ -118,9 +121,12 @@ class Crew:
             while not self._done():
                 self._news.clear()
                 await self._news.wait()
-                while self._out:
-                    yield self._out.popleft()
-                self._hire()  # a timer rang, or a long backlog kept it from asking for more
+                if self._out:
+                    group, held = self._out, self._held
+                    self._out = []
+                    yield group
+                    self._held -= held
+                self._hire()  # slots are free again, or a timer rang
         finally:
             await self._dismiss()
         if self._crash is not None:
@@ -132,7 +138,7 @@ class Crew:
         if self._out:
             self._news.set()
             return False
-        waiting = self._parked or self._again or not self._exhausted
+        waiting = (self._parked or self._again or not self._exhausted) and self._terms.may_send()
         return not self._workers and (bool(self._fatal) or self._crash is not None or not waiting)
 
     async def _dismiss(self) -> None:
@@ -161,8 +167,10 @@ class Crew:
             sent_at = self._loop.time()
             answer = await self._wire.post(job.body)
             self._in_flight -= 1
+            before = len(self._out)
             self._settle(job, answer, sent_at)
-            if self._out:
+            if len(self._out) > before:
+                self._held += 1
                 self._news.set()
             job = self._take()
             if job is not None and self._in_flight < self._pacer.limit:
@@ -170,7 +178,9 @@ class Crew:
 
     def _take(self) -> Job | None:
         """A job to be sent now; else None, and a timer for when there may be one."""
-        if self._fatal or self._crash is not None or self._in_flight >= self._pacer.limit or len(self._out) > BACKLOG:
+        if self._fatal or self._crash is not None or self._in_flight >= self._pacer.limit:
+            return None
+        if self._in_flight + self._held >= self._terms.max_concurrency or not self._terms.may_send():
             return None
         if self._exhausted and not self._again and not self._parked:
             return None
@@ -194,7 +204,7 @@ class Crew:
             job = heapq.heappop(self._parked)[2]
         elif self._again:
             job = self._again.popleft()
-        elif self._in_flight + len(self._parked) < self._terms.max_concurrency:
+        elif self._in_flight + self._held + len(self._parked) < self._terms.max_concurrency:
             job = self._pull()
         most = self._manners.most
         if job is not None and most is not None and len(job.places) > most:

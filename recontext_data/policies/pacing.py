@@ -20,9 +20,11 @@ FIRST_ROUNDS, LATER_ROUNDS = 0.25, 0.8
 """Seconds of sending by which a rate is judged, before and after it is settled."""
 BAD_ROUNDS = 3
 """Rounds with refusals after which a rate is settled, even if none before went well."""
+BINS = 20
+"""Of a second, in which requests are counted."""
 MARGIN = 0.96
 """Of a measured rate: each request above the true one waits for as long as the server wishes."""
-LEAST_GROWTH, MOST_GROWTH = 0.005, 0.25
+LEAST_GROWTH, MOST_GROWTH = 0.01, 0.25
 """Growth of a settled rate after a round without complaints; doubled from one such round to the next."""
 
 
@@ -45,6 +47,34 @@ class Bucket:
         self.fill(now)
         # A clock's rounding must not make a caller wait twice.
         return max(0.0, (amount - self.level) / self.rate) if self.level < amount - 1e-6 else 0.0
+
+
+class Tally:
+    """How many requests of the last seconds were let in, by when they were sent. A request counts until it is refused."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (3 * BINS)
+        self._last = 0
+        """The bin of the latest request, counted from the clock's zero."""
+
+    def sent(self, now: float) -> None:
+        """A request went."""
+        place = int(now * BINS)
+        for old in range(max(self._last, place - len(self._counts)) + 1, place + 1):
+            self._counts[old % len(self._counts)] = 0
+        self._last = max(self._last, place)
+        self._counts[place % len(self._counts)] += 1
+
+    def refused(self, sent_at: float) -> None:
+        """The request sent then was refused."""
+        place = int(sent_at * BINS)
+        if place > self._last - len(self._counts):
+            self._counts[place % len(self._counts)] -= 1
+
+    def within(self, end: float) -> int:
+        """How many of those sent in the second before `end` were let in."""
+        last = min(int(end * BINS), self._last)
+        return sum(self._counts[place % len(self._counts)] for place in range(int(end * BINS) - BINS + 1, last + 1))
 
 
 @dataclass(slots=True)
@@ -94,6 +124,7 @@ class Pacer:
         self._refusal_takes = 0.0
         self._first_sent: float | None = None
         self._sent = self._limited = 0
+        self._tally = Tally()
 
     @property
     def rate(self) -> float | None:
@@ -118,6 +149,7 @@ class Pacer:
         if self._first_sent is None:
             self._first_sent = self.progress_at = now
         self._sent += 1
+        self._tally.sent(now)
         for bucket, amount in ((self._given, 1.0), (self._learned, 1.0), (self._tokens, tokens)):
             if bucket is not None:
                 bucket.fill(now)
@@ -146,6 +178,7 @@ class Pacer:
     def limited(self, now: float, *, sent_at: float, wait: float) -> None:
         """The request sent then was refused with status 429 and the wish that it waits so many seconds."""
         self._limited += 1
+        self._tally.refused(sent_at)
         # Of several wishes the one that ends first: they are about one moment, and most are rounded up.
         self._opens_at = min(self._opens_at, now + wait) if now < self._opens_at else now + wait
         self._refusal_takes = _mean(self._refusal_takes, now - sent_at)
@@ -202,13 +235,23 @@ class Pacer:
             # Half of one refusal is left out: one in a few may be mere chance. Nor below what was right a moment ago:
             # a server that lets nothing gather refuses half of what comes a little too fast.
             share = 1.0 - (seen.limited - 0.5) / seen.sent
-            self._set_rate(now, MARGIN * max(bucket.rate * share, self._clean_rate))
+            measured = max(bucket.rate * share, self._clean_rate, self._let_in(seen))
+            self._set_rate(now, MARGIN * min(bucket.rate, measured))
             self._clean_rate = 0.0
         elif seen.sent > 0.8 * bucket.rate * (seen.ends - seen.began):  # a rate that nobody uses up has proved nothing
             self._clean_rate = bucket.rate
             self._set_rate(now, bucket.rate * (1.0 + self._growth))
             self._growth = min(MOST_GROWTH, 2.0 * self._growth) if self._settled else 1.0
         self._begin_round(now)
+
+    def _let_in(self, seen: Round) -> float:
+        """Requests per second that were let in, as the mean over the seconds that end within a round: a server that counts by
+        whole seconds lets in all or nothing, and a shorter time would say little. 0 while the first burst is in it."""
+        assert self._first_sent is not None
+        steps = range(int((seen.ends - seen.began) * BINS) + 1)
+        ends = [seen.ends - step / BINS for step in steps]
+        counts = [self._tally.within(end) for end in ends if end - self._first_sent > 1.0 + 1.0 / BINS]
+        return sum(counts) / len(counts) if counts else 0.0
 
     def _shut(self, now: float) -> None:
         """Nothing is let in: looked at now and then, until the wished wait is over."""

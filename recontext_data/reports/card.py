@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from recontext_data.reports import numbers
+from recontext_data.reports import calibration, numbers
 from recontext_data.reports.numbers import Manifest
 from recontext_data.reports.text import visible
 from recontext_data.tables import TRAINING_ROWS
@@ -67,6 +67,7 @@ def markdown_environment() -> "Environment":
         "count": lambda value: f"{value:,}",
     }
     environment.filters |= filters
+    environment.filters |= {"measure": calibration.number, "span": calibration.interval}
     return environment
 
 
@@ -86,10 +87,20 @@ def _facts(manifest: Manifest, arm: Mapping[str, Any]) -> dict[str, Any]:
         "proofs": [plain(proof) for proof in numbers.proofs(manifest)],
         "reasoning": _REASONING[manifest["recipe"].get("completion", {}).get("reasoning", "keep")],
         "gates": [gate for gate in manifest["gates"] if gate["scope"] == arm["name"]],
+        "judging": _judging(manifest),
         "columns": TRAINING_ROWS,
         "command": portable(manifest["command"]),
         "caveats": [plain(caveat) for caveat in caveats_of(manifest, arm)],
     }
+
+
+def _judging(manifest: Manifest) -> list[dict[str, Any]]:
+    """The judges that ask a model or were measured, with what they cost in words."""
+    return [
+        {**judge, "cost": numbers.money(judge["cost_usd"]) if judge["cost_usd"] is not None else "–"}
+        for judge in manifest.get("judging", ())
+        if "policy" in judge or judge["calibrations"]
+    ]
 
 
 def caveats_of(manifest: Manifest, arm: Mapping[str, Any]) -> list[str]:

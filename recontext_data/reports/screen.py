@@ -24,6 +24,7 @@ from recontext_data.reports.text import one_line, visible
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.live import Live
+    from rich.text import Text
 
 _PIPE_COLUMNS = 80
 _REDRAWS_PER_SECOND = 8
@@ -95,6 +96,18 @@ class Screen:
         for line in results_table.lines(results, folder=folder):
             console.print(self._safe(line), soft_wrap=True)
 
+    def calibration(self, facts: Mapping[str, Any], *, path: Path) -> None:
+        """What a calibration found of a judge, and the file that it is in."""
+        from recontext_data.reports import calibration
+
+        console = self._console(self._out)
+        for table in calibration.tables(facts, safe=self._safe):
+            console.print()
+            console.print(table)
+        console.print()
+        for line in calibration.lines(facts, path=path):
+            console.print(self._safe(line), soft_wrap=True)
+
     def dry_run(self, plan: Mapping[str, Any]) -> None:
         """What a build would do, before it does it.
 
@@ -114,6 +127,15 @@ class Screen:
         from recontext_data.reports import tables
 
         self._console(self._out).print(tables.table(headers, rows, safe=self._safe, name_cells=44))
+
+    @property
+    def is_coloured(self) -> bool:
+        """Whether results can be told apart by colour."""
+        return self._console(self._out).color_system is not None
+
+    def print(self, text: "Text") -> None:
+        """A result in rich's own text, whose characters the caller has made visible."""
+        self._console(self._out).print(text, soft_wrap=True)
 
     def _start(self, tracker: Tracker, *, terminal: bool) -> None:
         with self._lock:

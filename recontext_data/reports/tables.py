@@ -102,7 +102,7 @@ def _tokens(pools: Sequence[Mapping[str, Any]]) -> str:
 def plan_lines(plan: Mapping[str, Any]) -> list[str]:
     """What the table cannot say."""
     cost, budget = _total(pool["cost_usd"] for pool in plan["pools"]), plan.get("budget_usd")
-    lines = ["Dry run: nothing was sampled and nothing was written."]
+    lines = [plan.get("title", "Dry run: nothing was sampled and nothing was written.")]
     if cost is None:
         lines.append("The cost is unknown: no price is known for this policy; set one under `prices`.")
     elif cost:

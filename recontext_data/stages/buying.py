@@ -1,17 +1,20 @@
 """Buys completions: every reply is on disk before it counts, and the money is counted as it goes.
 
 `buy` pulls requests through the purse, which stops giving them out when the budget is spent; what is in flight by then is
-waited for and kept.
+waited for and kept. A policy that replies in groups (`policies.base.InGroups`) is asked for the next group when the last
+one is on disk and paid: so nothing is sent in the place of a reply that a kill could still take.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any, Protocol
 
 from recontext_data.errors import BuildStopped
-from recontext_data.policies.base import Policy
+from recontext_data.policies.base import InGroups, Policy
 from recontext_data.prices import Price
 from recontext_data.records import Reply, Request, Sampling, content_hash
 from recontext_data.store.replies import ReplyStore
@@ -20,7 +23,8 @@ GROUP = 1024
 """Replies that may wait for one sync; a sync takes whatever is there."""
 
 PAUSE = 0.02
-"""Seconds in which replies gather for one sync: long against a sync, short against a model."""
+"""Seconds in which the replies of a policy that gives them one by one gather for one sync: long against a sync, short
+against a model. Such a policy computes here; what a kill takes from it costs time and no money."""
 
 
 class Tracker(Protocol):
@@ -42,7 +46,7 @@ class Purse:
     spent_usd: float = 0.0
     """So far, by this run: what its stored replies cost is in it from the start."""
     held_back: int = field(default=0, init=False)
-    """Completions that were not asked for."""
+    """Completions that were not had, since the money was spent or too many had failed."""
     is_closed: bool = field(default=False, init=False)
     """Whether nothing more may be asked for, whatever is left."""
     is_drained: bool = field(default=False, init=False)
@@ -56,23 +60,61 @@ class Purse:
         self.spent_usd += usd
         return usd
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether the budget is spent."""
-        return self.budget_usd is not None and self.spent_usd >= self.budget_usd
+    def may_spend(self) -> bool:
+        """Whether anything more may be asked for."""
+        return not self.is_closed and (self.budget_usd is None or self.spent_usd < self.budget_usd)
 
-    def affordable(self, requests: Sequence[Request]) -> Iterator[Request]:
+    def affordable(self, requests: Iterator[Request]) -> Iterator[Request]:
         """The requests, one by one as they are pulled, until the budget is spent."""
-        for index, request in enumerate(requests):
-            if self.is_empty or self.is_closed:
-                self.held_back = sum(len(other.ks) for other in requests[index:])
+        while self.may_spend():
+            request = next(requests, None)
+            if request is None:
+                self.is_drained = True
                 return
             yield request
-        self.is_drained = True
+
+
+class UnderWay:
+    """The requests that have been pulled and are not wholly on disk; all that is held of them."""
+
+    def __init__(self, identity: Any) -> None:
+        self._identity = identity
+        self._by_key: dict[str, Request] = {}
+        self._last: tuple[Request | None, str] = (None, "")
+
+    def __len__(self) -> int:
+        """Completions that are asked for and have not come."""
+        return len(self._by_key)
+
+    def watched(self, requests: Iterable[Request]) -> Iterator[Request]:
+        """The requests, noted as they are pulled."""
+        for request in requests:
+            self._by_key.update(dict.fromkeys(request.keys, request))
+            yield request
+
+    def together(self, group: Sequence[Reply]) -> Iterator[list[Reply]]:
+        """The completions among the replies, those of one request in one list."""
+        # An empty completion is a completion; only a reply without one has failed.
+        completions = (reply for reply in group if reply.completion is not None)
+        for _, replies in groupby(completions, key=lambda reply: id(self._by_key[reply.key])):
+            yield [_clean(reply) for reply in replies]
+
+    def asked(self, key: str) -> dict[str, Any]:
+        """What goes into a reply's key, in the open: `recontext replies find` says with it why a reply was not found."""
+        request = self._by_key[key]
+        place = request.keys.index(key)
+        if self._last[0] is not request:  # the completions of one prompt come together
+            self._last = (request, content_hash(request.messages))
+        return asked_for(self._last[1], self._identity, request.sampling, seed=request.seeds[place], k=request.ks[place])
+
+    def done(self, group: Sequence[Reply]) -> None:
+        """These have come, and are on disk if they are completions."""
+        for reply in group:
+            del self._by_key[reply.key]
 
 
 async def buy(
-    requests: Sequence[Request],
+    requests: Iterable[Request],
     *,
     policy: Policy,
     store: ReplyStore,
@@ -83,21 +125,26 @@ async def buy(
     """Samples the requests; each reply is on disk, synced, before it is counted. Returns key -> error of those that failed.
 
     Raises:
+        StoreError: the store cannot be written: found out before anything is sent, or when a disk is full.
         BuildStopped: more than `max_failures` failed for good, or the budget is spent. Everything that came is kept.
     """
     purse = purse or Purse()
     failures: dict[str, str] = {}
-    asked = asked_by_key(requests, dict(policy.identity))
-    async for group in _groups(policy.sample(purse.affordable(requests))):
-        # An empty completion is a completion; only a reply without one has failed.
-        store.append((_clean(reply) for reply in group if reply.completion is not None), asked=asked)
-        failed = {reply.key: reply.error or "no completion" for reply in group if reply.completion is None}
-        failures.update(failed)
-        tracker.advance(len(group), failed=len(failed), usd=purse.pay(group))
-        if len(failures) > max_failures:
-            purse.is_closed = True  # what is in flight is paid for: wait for it
-            if purse.is_drained:
-                break
+    store.begin()
+    source, under_way = iter(requests), UnderWay(dict(policy.identity))
+    async with aclosing(_groups(policy, under_way.watched(purse.affordable(source)), purse)) as groups:
+        async for group in groups:
+            store.append_together(under_way.together(group), asked=under_way.asked)
+            under_way.done(group)
+            failed = {reply.key: reply.error or "no completion" for reply in group if reply.completion is None}
+            failures.update(failed)
+            tracker.advance(len(group), failed=len(failed), usd=purse.pay(group))
+            if len(failures) > max_failures:
+                purse.is_closed = True  # what is in flight is paid for: wait for it
+                if purse.is_drained and not isinstance(policy, InGroups):
+                    break
+    if not purse.may_spend():
+        purse.held_back = len(under_way) + sum(len(request.ks) for request in source)
     if len(failures) > max_failures:
         raise BuildStopped(_too_many(failures, max_failures))
     if purse.held_back:
@@ -108,29 +155,19 @@ async def buy(
     return failures
 
 
-def asked_by_key(requests: Sequence[Request], identity: Any) -> Callable[[str], dict[str, Any]]:
-    """What goes into a reply's key, in the open: `recontext replies find` says with it why a reply was not found."""
-    by_key = {key: request for request in requests for key in request.keys}
-    last: tuple[Request | None, str] = (None, "")
-
-    def asked(key: str) -> dict[str, Any]:
-        nonlocal last
-        request = by_key[key]
-        place = request.keys.index(key)
-        if last[0] is not request:  # the completions of one prompt come together
-            last = (request, content_hash(request.messages))
-        return asked_for(last[1], identity, request.sampling, seed=request.seeds[place], k=request.ks[place])
-
-    return asked
-
-
 def asked_for(prompt: str, identity: Any, sampling: Sampling, *, seed: int, k: int) -> dict[str, Any]:
     """The parts of a key as they are stored beside the reply; `prompt` is the hash of the rendered messages."""
     how = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
     return {"prompt": prompt, "policy": identity, **how, "seed": seed, "k": k}
 
 
-async def _groups(replies: AsyncIterator[Reply]) -> AsyncIterator[list[Reply]]:
+def _groups(policy: Policy, requests: Iterator[Request], purse: Purse) -> AsyncGenerator[list[Reply], None]:
+    if isinstance(policy, InGroups):
+        return policy.sample_groups(requests, may_send=purse.may_spend)
+    return _gathered(policy.sample(requests))
+
+
+async def _gathered(replies: AsyncIterator[Reply]) -> AsyncGenerator[list[Reply], None]:
     """Replies in groups: whatever has arrived, at most once in `PAUSE` seconds."""
     queue: asyncio.Queue[Reply | None] = asyncio.Queue()
 

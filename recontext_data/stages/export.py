@@ -1,19 +1,24 @@
 """Stage export: training rows in, one Arrow dataset per arm out, after the gates have seen every row."""
 
 import contextlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recontext_data.errors import BuildStopped, GateFailed
-from recontext_data.gates import Violation, leak, presence
+from recontext_data.gates import Violation
 from recontext_data.ledger import Entry, entry
 from recontext_data.recipe import Export
 from recontext_data.records import Task, uniform
-from recontext_data.stages.recontextualize import ArmPlan, gate_rows
+from recontext_data.stages.gating import ArmGates
+from recontext_data.stages.recontextualize import ArmPlan, batches, training_table
 from recontext_data.store.arrow_dataset import SplitWriter, write_dataset_dict
 from recontext_data.tables import TRAINING_ROWS, arrow_schema
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
 
 SHOWN_VIOLATIONS = 5
 """Row ids in the message of a failed gate."""
@@ -31,6 +36,15 @@ class Exported:
     entry: Entry
     gates: list[dict[str, Any]]
     first_rows: list[dict[str, Any]]
+    violations: list[Violation] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for every arm of a run."""
+
+    config: Export
+    fingerprint: str
 
 
 def in_validation(task_id: str, config: Export) -> bool:
@@ -39,60 +53,63 @@ def in_validation(task_id: str, config: Export) -> bool:
 
 
 def export(
-    batches: Iterable[list[dict[str, Any]]], folder: Path, *, arm: ArmPlan, tasks: Mapping[str, Task], config: Export
+    kept: "pl.DataFrame", folder: Path, *, arm: ArmPlan, tasks: Mapping[str, Task], gates: ArmGates, terms: Terms
 ) -> Exported:
-    """Writes the dataset of one arm into `folder`, split by task.
+    """Writes the dataset of one arm into `folder`, split by task, batch by batch.
 
     Raises:
         GateFailed: rows carry what they must not; nothing of the arm stays.
         BuildStopped: no row is left to train on.
     """
-    splits = ["train", "validation"] if config.validation_fraction else ["train"]
+    held = {task_id for task_id in kept["task_id"].unique() if in_validation(task_id, terms.config)}
+    splits = ["train", "validation"] if terms.config.validation_fraction else ["train"]
+    gates.prepare(kept, tasks, validation=sorted(held))
     schema = arrow_schema(TRAINING_ROWS)
-    violations: list[Violation] = []
     first_rows: list[dict[str, Any]] = []
-    total = 0
+    drops: list[str] = []
     with contextlib.ExitStack() as stack:
         writers = {name: stack.enter_context(SplitWriter(folder / name, schema=schema)) for name in splits}
-        for rows in batches:
-            violations += gate(rows, arm=arm, tasks=tasks)
+        for batch in batches(kept, arm=arm, tasks=tasks):
+            dropped = gates.look(batch)
+            drops += dropped.values()
+            if dropped:
+                batch = batch.only(~batch.kept["candidate_id"].is_in(list(dropped)))
+            table = training_table(batch, arm=arm, fingerprint=terms.fingerprint)
+            is_held = batch.kept["task_id"].is_in(held)
             for name, writer in writers.items():
-                writer.write([row for row in rows if in_validation(row["task_id"], config) == (name == "validation")])
-            first_rows = _first_of_each_task(first_rows, rows)
-            total += len(rows)
-    _raise_if_failed(violations, arm, total)
+                writer.write_table(table.filter((is_held if name == "validation" else ~is_held).to_arrow()))
+            first_rows = _first_of_each_task(first_rows, table)
+    _raise_if_failed(gates, arm)
     write_dataset_dict(folder, splits)
     counts = {name: writer.num_rows for name, writer in writers.items()}
     if not counts["train"]:
-        raise BuildStopped(f"arms: {arm.name} has no training row left of {total}; raise environment.tasks or relax select")
-    checked = [{"gate": name, "scope": arm.name, "rows": total, "violations": 0} for name in ("leak", "presence")]
-    return Exported(counts, entry("export", arm.name, rows_in=total, kept=sum(counts.values())), checked, first_rows)
+        raise BuildStopped(
+            f"arms: {arm.name} has no training row left of {gates.rows}; raise environment.tasks or relax select"
+        )
+    done = entry("export", arm.name, rows_in=gates.rows, kept=sum(counts.values()), drops=drops)
+    return Exported(counts, done, gates.summary(), first_rows, gates.found)
 
 
-def _first_of_each_task(shown: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    for row in rows:
+def _first_of_each_task(shown: list[dict[str, Any]], table: "pa.Table") -> list[dict[str, Any]]:
+    if len(shown) == SHOWN_ROWS:
+        return shown
+    for row, task_id in enumerate(table.column("task_id").to_pylist()):
         if len(shown) == SHOWN_ROWS:
             break
-        if all(row["task_id"] != other["task_id"] for other in shown):
-            shown = [*shown, row]
+        if all(task_id != other["task_id"] for other in shown):
+            shown = [*shown, *table.slice(row, 1).to_pylist()]
     return shown
 
 
-def gate(rows: list[dict[str, Any]], *, arm: ArmPlan, tasks: Mapping[str, Task]) -> list[Violation]:
-    """Every violation of every gate in these rows."""
-    seen = gate_rows(rows, tasks)
-    return [
-        *leak(seen, generation=arm.generation_context, training=arm.training_context),
-        *presence(seen, training=arm.training_context, how=arm.how),
-    ]
-
-
-def _raise_if_failed(violations: list[Violation], arm: ArmPlan, total: int) -> None:
-    if not violations:
+def _raise_if_failed(gates: ArmGates, arm: ArmPlan) -> None:
+    failing = gates.failing
+    if not failing:
         return
-    shown = "; ".join(f"{v.row_id}: {v.gate}, {v.where}" for v in violations[:SHOWN_VIOLATIONS])
-    rows = len({violation.row_id for violation in violations})
+    shown = "; ".join(f"{v.row_id}: {v.gate}, {v.where}" for v in failing[:SHOWN_VIOLATIONS])
+    # Each gate keeps only so many of its rows, and counts all.
+    rows = max(len({v.row_id for v in failing}), *(gates.counts[v.gate] for v in failing))
     raise GateFailed(
-        f"arms: {arm.name}: {rows} of {total} rows fail a gate and no dataset was written; first: {shown}; "
-        "find them in candidates.parquet by candidate_id, then change the context's text or drop those candidates"
+        f"arms: {arm.name}: {rows} of {gates.rows} rows fail a gate and no dataset was written; first: {shown}; "
+        "find them in candidates.parquet by candidate_id, then change the context's text, "
+        f"or leave such rows out with gates.{failing[0].gate}=drop"
     )

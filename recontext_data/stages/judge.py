@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.judges.base import AnyJudge, Asker, Deriver, Reader
+from recontext_data.judges.base import AnyJudge, Asker, Comparer, Deriver, Reader
 from recontext_data.ledger import Entry, entry
 from recontext_data.records import Candidate, Judgement, Task
 from recontext_data.tables import JUDGEMENTS, arrow_schema
@@ -37,9 +37,9 @@ def judge(
     for one in judges:
         if isinstance(one, Deriver):
             tables[one.name] = _derived(one, candidates, tables)
-        elif isinstance(one, Asker):
+        elif isinstance(one, Asker | Comparer):
             assert counsel is not None, f"judge {one.name!r} asks a model and nobody buys its replies"
-            tables[one.name] = _table(counsel.judge(one, _batches(candidates, tasks)))
+            tables[one.name] = _asked(one, candidates, tasks, counsel)
         else:
             tables[one.name] = _read(one, _batches(candidates, tasks))
         _check(one, candidates, tables[one.name])
@@ -78,20 +78,48 @@ def _derived(one: Any, candidates: "pl.DataFrame", tables: "Mapping[str, pl.Data
     return made.select("candidate_id", pl.lit(one.name).alias("judge"), *WORDS, "raw")
 
 
+def _asked(one: Asker | Comparer, candidates: "pl.DataFrame", tasks: Mapping[str, Task], counsel: "Counsel") -> "pl.DataFrame":
+    if isinstance(one, Asker):
+        return _table(counsel.judge(one, _batches(candidates, tasks), total=len(candidates)))
+    found = _table(counsel.compare(one, groups(candidates, tasks), total=len(candidates)))
+    # Groups come in the order of their first answers; what is handed on has the candidates' own.
+    return candidates.select("candidate_id").join(found, on="candidate_id", how="left", maintain_order="left")
+
+
 def _batches(candidates: "pl.DataFrame", tasks: Mapping[str, Task]) -> Iterator[list[Candidate]]:
-    columns = ("candidate_id", "task_id", "completion", "reasoning")
-    for part in candidates.select(columns).iter_slices(BATCH):
-        yield [
-            Candidate(
-                candidate_id=candidate_id,
-                task_id=task_id,
-                messages=tasks[task_id].messages,
-                completion=completion,
-                payload=tasks[task_id].payload,
-                reasoning=reasoning,
-            )
-            for candidate_id, task_id, completion, reasoning in part.iter_rows()
-        ]
+    for part in candidates.iter_slices(BATCH):
+        yield as_judged(part, tasks)
+
+
+def groups(candidates: "pl.DataFrame", tasks: Mapping[str, Task]) -> Iterator[list[list[Candidate]]]:
+    """Batches of groups: the answers to one task under one context."""
+    batch: list[list[Candidate]] = []
+    count = 0
+    for _, part in candidates.group_by("generation_context", "task_id", maintain_order=True):
+        batch.append(as_judged(part, tasks))
+        count += len(part)
+        if count >= BATCH:
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch
+
+
+def as_judged(part: "pl.DataFrame", tasks: Mapping[str, Task]) -> list[Candidate]:
+    """Rows of the table of candidates as judges see them."""
+    return [
+        Candidate(
+            candidate_id=candidate_id,
+            task_id=task_id,
+            messages=tasks[task_id].messages,
+            completion=completion,
+            payload=tasks[task_id].payload,
+            reasoning=reasoning,
+        )
+        for candidate_id, task_id, completion, reasoning in part.select(
+            "candidate_id", "task_id", "completion", "reasoning"
+        ).iter_rows()
+    ]
 
 
 def _check(one: AnyJudge, candidates: "pl.DataFrame", words: "pl.DataFrame") -> None:

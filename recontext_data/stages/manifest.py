@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from recontext_data import __version__
 from recontext_data.contexts import render
+from recontext_data.records import content_hash
 from recontext_data.stages import sample
+from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.buying import Purse
 from recontext_data.stages.export import Exported
+from recontext_data.stages.judge_models import Account, identities
 from recontext_data.stages.prepared import Prepared
 from recontext_data.stages.recontextualize import ArmPlan
 from recontext_data.stages.sample import Outcome
 from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT, by_position, judge_labels, label_counts
+from recontext_data.store.calibrations import find
 from recontext_data.store.files import replace_file
 from recontext_data.store.run_folder import RunFolder
 
@@ -52,6 +56,8 @@ def manifest(
         },
         "contexts": {
             name: {"stance": context.stance, "placement": context.placement, "text": context.text}
+            | ({"paraphrases": context.paraphrases} if context.paraphrases else {})
+            | ({"environment": context.environment} if context.environment else {})
             for name, context in recipe.contexts.items()
         },
         "tasks": len(build.tasks.tasks),
@@ -65,6 +71,25 @@ def manifest(
         "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def judging_facts(
+    build: Prepared, counsel: PaidCounsel, tried: Mapping[str, Mapping[str, int]], *, output: Path
+) -> list[dict[str, Any]]:
+    """Each judge with its identity and what was measured of it (in `output`, see `store.calibrations`); those that ask a model
+    also with what they asked, whom, and what that cost."""
+    judges = build.recipe.judges
+    known = identities(judges, build.judge_policies)
+    facts = []
+    for one in judges:
+        row: dict[str, Any] = {"name": one.name, "kind": one.kind, "identity": content_hash(known[one.name])}
+        account = counsel.accounts.get(one.name, Account()).as_json()
+        if one.name in build.judge_policies:
+            policy = build.judge_policies[one.name]
+            row |= {"policy": {"description": policy.description, "identity": dict(policy.identity)}, "says": known[one.name]}
+        found = {"trial": dict(tried[one.name]) if one.name in tried else None, "calibrations": find(output, row["identity"])}
+        facts.append(row | account | found)
+    return facts
 
 
 def _bill(outcome: Outcome, purse: Purse) -> dict[str, Any]:

@@ -22,20 +22,24 @@ from recontext_data.policies.openai_batch import OpenAIBatchPolicy
 from recontext_data.policies.openai_http import read_key
 from recontext_data.records import Task
 from recontext_data.stages import sample
+from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.buying import Purse, buy
 from recontext_data.stages.completing import Rewriting, complete, rewriting
 from recontext_data.stages.diagnostics import agreement_facts, judge_facts, selection_facts
-from recontext_data.stages.export import Exported, export
+from recontext_data.stages.export import Exported, Terms, export
+from recontext_data.stages.gating import ArmGates, violations_table
 from recontext_data.stages.given import keep_all, with_given
 from recontext_data.stages.judge import judge
-from recontext_data.stages.manifest import as_found, finish, manifest
-from recontext_data.stages.prepared import PAID, Prepared, plan, price
+from recontext_data.stages.judge_forecast import stored_usd
+from recontext_data.stages.manifest import as_found, finish, judging_facts, manifest
+from recontext_data.stages.prepared import PAID, Prepared, counsel_of, plan, price
 from recontext_data.stages.prompts import check_template
 from recontext_data.stages.proof import prove
-from recontext_data.stages.recontextualize import training_rows
 from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select, with_labels, with_outcome
 from recontext_data.stages.summary import judge_labels, rates
+from recontext_data.stages.trial import trial
+from recontext_data.store.calibrations import find
 from recontext_data.store.replies import ReplyStore
 from recontext_data.store.run_folder import RunFolder, taken_back
 
@@ -86,7 +90,7 @@ def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tup
             screen.note("another build of the same run was under way; it has ended")
         facts = folder.manifest()
         # A run with failures is finished, and the same command asks again for those that failed.
-        if facts is not None and not facts["requests"]["failed"]:
+        if facts is not None and not failed(facts) and is_calibrated(facts, output):
             folder.point_latest()
             screen.note("nothing to do: this run is built already")
             return folder, as_found(facts)
@@ -98,19 +102,32 @@ def build(job: Prepared, *, output: Path, screen: "Screen", command: str) -> tup
                     screen.warn(text)
 
 
+def failed(facts: dict[str, Any]) -> int:
+    """Requests of a finished run that failed, those of its judges included."""
+    return int(facts["requests"]["failed"] + sum(one["requests"]["failed"] for one in facts.get("judging", ())))
+
+
+def is_calibrated(facts: dict[str, Any], output: Path) -> bool:
+    """Whether a finished run says what is known of its judges by now. Its rows do not depend on it, its cards do."""
+    return all(one["calibrations"] == find(output, one["identity"]) for one in facts.get("judging", ()))
+
+
 def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Screen", command: str) -> dict[str, Any]:
     """Samples what is missing, judges, selects, recontextualizes and exports; returns the manifest."""
+    output = store.folder.parent
     clock = Clock()
     rewriter = rewriting(build.recipe, store=store, screen=screen)
+    counsel = counsel_of(build, store, screen)
     with clock.stage("proof"):
         proofs = prove(build.recipe.judges, build.recipe.environment, build.tasks.tasks)
+        tried = trial(build.recipe.judges, counsel, screen) if build.recipe.validate_judges else {}
     with clock.stage("sample"):
-        outcome, purse = _sample(build, store=store, screen=screen)
+        outcome, purse = _sample(build, counsel, store=store, screen=screen)
     folder.begin()
     folder.write_table("tasks", _tasks_table(list(build.by_id.values())))
     folder.write_table("candidates", with_given(outcome.candidates, build.given.values()))
     with clock.stage("judge"):
-        judgements, judge_entries = judge(outcome.candidates, tasks=build.by_id, judges=build.recipe.judges)
+        judgements, judge_entries = judge(outcome.candidates, tasks=build.by_id, judges=build.recipe.judges, counsel=counsel)
     folder.write_table("judgements", judgements)
     judged = outcome.candidates.join(judgements, on="candidate_id", how="left", maintain_order="left")
     order = [*build.recipe.contexts, NONE]
@@ -119,9 +136,11 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     _check_invalid(build, words)
     with clock.stage("arms"):
         if rewriter:
+            purse.spent_usd = counsel.spent_usd  # the judges have spent since
             rewriter.spend_after(purse)
         done = _arms_stage(build, judged, folder=folder, screen=screen, rewriter=rewriter)
     folder.write_table("selection", done.selection)
+    folder.write_table("violations", violations_table({name: arm.violations for name, (arm, _) in done.exported.items()}))
     facts = manifest(build, outcome=outcome, judged=judged, counts=counts, exported=done.exported, purse=purse)
     facts |= {"judges": words, "agreement": agreement_facts(judged, build.recipe.judges)}
     facts["arms"] = [arm | {"selection": done.shifts[arm["name"]]} for arm in facts["arms"]]
@@ -130,6 +149,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     facts |= {
         "ledger": [entry.as_json() for entry in ledger],
         "proof": proofs,
+        "judging": judging_facts(build, counsel, tried, output=output),
         "command": command,
         "timings_seconds": dict(clock.seconds),
         **({"rewriting": rewriter.facts} if rewriter else {}),
@@ -137,15 +157,19 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     return finish(build, facts, exported=done.exported, folder=folder)
 
 
-def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Outcome, Purse]:
+def _sample(build: Prepared, counsel: PaidCounsel, *, store: ReplyStore, screen: "Screen") -> tuple[Outcome, Purse]:
     ready = plan(build, store)
-    missing = sum(len(request.ks) for request in ready.requests)
+    missing = ready.requests.num_completions
     failures: dict[str, str] = {}
     purse = _purse(build, ready, store)
+    if purse.budget_usd is not None:
+        sampled = sample.collect(ready, store=store, failures={}, bought=0).candidates
+        purse.spent_usd += stored_usd(build.recipe.judges, counsel, candidates=sampled, tasks=build.by_id)
     _require_affordable(build, purse, ready)
     if missing:
         if isinstance(build.recipe.policy, PAID):
             read_key(build.recipe.policy.api_key_env)  # a missing key is the first thing said, and the only one
+        counsel.require_ready(build.recipe.judges)
         check_template(build.policy, build.recipe, build.tasks.tasks[0])
         screen.note(f"policy: {build.policy.description}")
         if isinstance(build.policy, OpenAIBatchPolicy):
@@ -155,6 +179,7 @@ def _sample(build: Prepared, *, store: ReplyStore, screen: "Screen") -> tuple[Ou
             failures = asyncio.run(_buy(build.policy, ready, store=store, tracker=tracker, max_failures=limit, purse=purse))
         for words, count in Counter(failures.values()).most_common(WORST):
             screen.warn(f"{count} completions failed and are in no dataset: {words}")
+    counsel.spent_usd = purse.spent_usd
     return sample.collect(ready, store=store, failures=failures, bought=missing - len(failures)), purse
 
 
@@ -185,7 +210,7 @@ def _require_affordable(build: Prepared, purse: Purse, ready: Plan) -> None:
     if purse.budget_usd is None or purse.price is None or not isinstance(build.policy, OpenAIBatchPolicy):
         return
     prompt, _ = sample.token_counts(ready.requests, build.policy)
-    completion = sum(len(request.ks) for request in ready.requests) * build.recipe.sampler.max_tokens
+    completion = ready.requests.num_completions * build.recipe.sampler.max_tokens
     most = purse.spent_usd + purse.factor * purse.price.usd(prompt=prompt, completion=completion)
     if most > purse.budget_usd:
         raise BuildStopped(
@@ -229,6 +254,7 @@ def _arms_stage(
     scored = with_outcome(judged.filter(pl.col("judge") == judge_name), judged, judge=build.recipe.outcome_judge.name)
     scored = with_labels(scored, judged, judges=build.recipe.select.label_judges)
     words = _judgements_by_candidate(judged)
+    terms = Terms(build.recipe.export, build.fingerprint)
     entries: list[Entry] = []
     tables: list[pl.DataFrame] = []
     exported: dict[str, tuple[Exported, pl.DataFrame]] = {}
@@ -243,8 +269,9 @@ def _arms_stage(
                 table, selected = select(pool, config=build.recipe.select, arm=arm.name)
             kept = pool.join(table.filter("kept").select("candidate_id"), on="candidate_id", how="semi", maintain_order="left")
             kept, worked = complete(kept, config=build.recipe.completion, arm=arm.name, tasks=build.by_id, rewriter=rewriter)
-            rows = training_rows(kept, arm=arm, tasks=build.by_id, judgements=words, fingerprint=build.fingerprint)
-            done = export(rows, staging / arm.name, arm=arm, tasks=build.by_id, config=build.recipe.export)
+            kept = kept.join(words, on="candidate_id", how="left", maintain_order="left")
+            gates = ArmGates(arm, build.recipe.gates, build.policy)
+            done = export(kept, staging / arm.name, arm=arm, tasks=build.by_id, gates=gates, terms=terms)
             entries += [selected, *worked, done.entry]
             tables.append(table)
             shifts[arm.name] = selection_facts(pool, table, per_task=build.recipe.select.per_task)
@@ -253,9 +280,9 @@ def _arms_stage(
     return ArmsDone(entries, exported, pl.concat(tables), shifts)
 
 
-def _judgements_by_candidate(judged: "pl.DataFrame") -> dict[str, list[dict[str, Any]]]:
+def _judgements_by_candidate(judged: "pl.DataFrame") -> "pl.DataFrame":
+    """candidate_id and the list of judgements on it, as the rows have them."""
+    import polars as pl
+
     names = ["judge", "label", "score", "unscored_reason", "raw"]
-    words: dict[str, list[dict[str, Any]]] = {}
-    for candidate_id, *values in judged.select("candidate_id", *names).iter_rows():
-        words.setdefault(candidate_id, []).append(dict(zip(names, values, strict=True)))
-    return words
+    return judged.group_by("candidate_id", maintain_order=True).agg(judgements=pl.struct(names))

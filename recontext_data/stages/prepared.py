@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from recontext_data.arms import context_or_none, folder_name, kind_of, pools
 from recontext_data.contexts import render
 from recontext_data.environments.base import TaskSet
+from recontext_data.judges.base import Asker, Comparer
+from recontext_data.judges.code import code_identity
 from recontext_data.policies.base import Policy
 from recontext_data.policies.building import build_policy
 from recontext_data.policies.openai_batch import OpenAIBatchConfig
@@ -17,7 +19,10 @@ from recontext_data.prices import Price, price_of
 from recontext_data.recipe import Recipe
 from recontext_data.records import Sampling, Task, content_hash
 from recontext_data.stages import sample
+from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.given import Given, read_given
+from recontext_data.stages.judge_forecast import judge_forecast, require_askable
+from recontext_data.stages.judge_models import policies_of
 from recontext_data.stages.prompts import shown_otherwise
 from recontext_data.stages.recontextualize import ArmPlan
 from recontext_data.stages.sample import Plan, Pool
@@ -29,8 +34,19 @@ if TYPE_CHECKING:
 PAID = (OpenAIConfig, OpenAIBatchConfig)
 """Policies that are paid by the token."""
 
-NOT_IN_ROWS = {"baselines", "description", "environment", "policy", "limits", "prices", "evaluation", "training"}
-"""What of a recipe no row depends on; the environment and the policy are in the fingerprint as tasks and identity."""
+NOT_IN_ROWS = {
+    "baselines",
+    "description",
+    "environment",
+    "policy",
+    "limits",
+    "prices",
+    "evaluation",
+    "training",
+    "validate_judges",
+}
+"""What of a recipe no row depends on; the environment and the policy are in the fingerprint as tasks and identity, and of
+judges that ask a model what they ask and whom, in place of the path of a rubric and the pace of a client."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +60,8 @@ class Prepared:
     pools: list[Pool]
     arms: list[ArmPlan]
     fingerprint: str
+    judge_policies: Mapping[str, Policy]
+    """The models of judges that ask one, by the judge's name."""
     given: Mapping[str, Given] = field(default_factory=dict)
     """Answers that are read instead of sampled, by their arm's source."""
 
@@ -74,7 +92,8 @@ def prepared(name: str, recipe: Recipe, *, output: Path, screen: "Screen | None"
     policy = build_policy(
         recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts, how=recipe.how, state=state
     )
-    return prepare(name, recipe, tasks=tasks, policy=policy)
+    require_askable(recipe.judges, tasks.tasks)
+    return prepare(name, recipe, tasks=tasks, policy=policy, state=state)
 
 
 def unused_contexts(recipe: Recipe) -> list[str]:
@@ -84,15 +103,20 @@ def unused_contexts(recipe: Recipe) -> list[str]:
     return [name for name in recipe.contexts if name not in used]
 
 
-def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy) -> Prepared:
+def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy, state: Path | None = None) -> Prepared:
     """Resolves pools and arms, and names the run by the hash of everything that its rows depend on."""
-    identity = dict(policy.identity)
+    identity = [dict(policy.identity), *map(code_identity, recipe.judges)]
     content = recipe.model_dump(mode="json", exclude=NOT_IN_ROWS)
     given = {arm.source: read_given(arm.data, source=arm.source) for arm in recipe.arms if arm.data is not None}
     for arm, dumped in zip(recipe.arms, content["arms"], strict=True):
         if arm.data is not None:
             dumped["data"] = given[arm.source].digest  # its content, wherever it lies
     shown = shown_otherwise(recipe, tasks.tasks)
+    policies = policies_of(recipe.judges, state=state)
+    content["judges"] = [
+        {**one.content, "policy": dict(policies[one.name].identity)} if isinstance(one, Asker | Comparer) else plain
+        for one, plain in zip(recipe.judges, content["judges"], strict=True)
+    ]
     return Prepared(
         name=name,
         recipe=recipe,
@@ -102,6 +126,7 @@ def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy) -> Pre
         arms=_arms(recipe),
         given=given,
         fingerprint=content_hash([name, content, recipe.environment.kind, tasks.digest, identity, *shown]),
+        judge_policies=policies,
     )
 
 
@@ -154,6 +179,12 @@ def price(build: Prepared) -> tuple[Price | None, float]:
     return price_of(policy.model, build.recipe.prices), getattr(build.policy, "price_factor", 1.0)
 
 
+def counsel_of(build: Prepared, store: ReplyStore, screen: "Screen | None" = None) -> PaidCounsel:
+    """Who asks for the build's judges; without a screen only to look up what is stored."""
+    recipe = build.recipe
+    return PaidCounsel(build.judge_policies, store=store, limits=recipe.limits, prices=recipe.prices, screen=screen)
+
+
 def forecast(build: Prepared, store: ReplyStore) -> dict[str, Any]:
     """What a build would ask for, for `dry_run=true`: nothing is sent or written."""
     import polars as pl
@@ -184,6 +215,14 @@ def forecast(build: Prepared, store: ReplyStore) -> dict[str, Any]:
                 "cost_usd": factor * listed.usd(prompt=prompt_tokens, completion=most) if listed else _free(build),
             }
         )
+    rows += judge_forecast(
+        build.recipe.judges,
+        counsel_of(build, store),
+        candidates=sample.collect(ready, store=store, failures={}, bought=0).candidates,
+        wanted=ready.wanted,
+        tasks=build.by_id,
+        max_tokens=build.recipe.sampler.max_tokens,
+    )
     return {
         "policy": build.policy.description,
         "pools": rows,

@@ -3,27 +3,25 @@
 A pool is one generation context with n completions per task, shared by all arms that generate under it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from recontext_data.contexts import Context, render
+from recontext_data.contexts import Context
 from recontext_data.ledger import Entry, entry
 from recontext_data.placing import PLAIN, How
 from recontext_data.policies.base import Policy
 from recontext_data.prices import Price, approximate_tokens
-from recontext_data.records import Messages, Request, Sampling, Task, content_hash, derive_seed
+from recontext_data.records import Request, Sampling, Task, content_hash
+from recontext_data.stages.wanted import Requests, wanted
 from recontext_data.store.replies import ReplyStore
 
 if TYPE_CHECKING:
     import polars as pl
 
+
 Role = Literal["arms", "measured"]
-
-CHUNK = 4096
-"""Tasks whose wanted completions are listed at once; a list of Python rows takes several times the memory of a table."""
-
-_WANTED = ["candidate_id", "task_id", "generation_context", "role", "k", "seed", "reply_key", "prompt"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +40,8 @@ class Plan:
 
     wanted: "pl.DataFrame"
     """candidate_id, task_id, generation_context, role, k, seed, reply_key; sorted by context, task and k."""
-    requests: list[Request]
-    """What must be bought: one request per prompt, with the ranks that are missing."""
+    requests: Requests
+    """What must be bought: one request per prompt, with the ranks that are missing; made as they are pulled."""
 
 
 @dataclass
@@ -67,86 +65,38 @@ def plan(
     store: ReplyStore,
     how: How = PLAIN,
 ) -> Plan:
-    """Lists every completion wanted under its content key and looks all of them up.
-
-    A key is the hash of the rendered messages, the policy's identity, the sampling parameters, the seed and k; nothing
-    in it depends on names, order or place.
-    """
+    """Lists every completion wanted under its content key (see `stages.wanted`) and looks all of them up."""
     import polars as pl
 
     drawn = content_hash([identity, sampling.temperature, sampling.top_p, sampling.max_tokens])
-    prompts: dict[str, tuple[Messages, str]] = {}
-    parts = [
-        _wanted(tasks[start : start + CHUNK], pool, prompts, drawn=drawn, seed=seed, how=how)
-        for pool in pools
-        for start in range(0, len(tasks), CHUNK)
-    ]
-    wanted = pl.concat([_nothing(), *parts])
-    there = store.find_keys(wanted["reply_key"])
-    missing = wanted.filter(~pl.col("reply_key").is_in(there.implode())) if len(there) else wanted
-    return Plan(wanted.drop("prompt"), _requests(missing, prompts, sampling))
-
-
-def _wanted(
-    tasks: Sequence[Task], pool: Pool, prompts: dict[str, tuple[Messages, str]], *, drawn: str, seed: int, how: How
-) -> "pl.DataFrame":
-    """What one pool wants of some tasks; adds their prompts to `prompts`."""
-    import polars as pl
-
-    rows: list[tuple[Any, ...]] = []
-    for task in tasks:
-        messages = render(task, pool.context, name=pool.name, how=how)
-        prompt = content_hash(messages)
-        prompts.setdefault(prompt, (messages, pool.name))
-        for k in range(pool.n):
-            draw = derive_seed(seed, prompt, k)
-            key = content_hash([prompt, drawn, draw, k])
-            rows.append((_candidate_id(task, pool, k, key), task.task_id, pool.name, pool.role, k, draw, key, prompt))
-    return pl.DataFrame(rows, schema=_WANTED, orient="row")
-
-
-def _nothing() -> "pl.DataFrame":
-    import polars as pl
-
-    return pl.DataFrame(schema={name: pl.Int64 if name in ("k", "seed") else pl.String for name in _WANTED})
-
-
-def _candidate_id(task: Task, pool: Pool, k: int, key: str) -> str:
-    return content_hash([task.task_id, pool.name, k, key])[:24]
-
-
-def _requests(missing: "pl.DataFrame", prompts: dict[str, tuple[Messages, str]], sampling: Sampling) -> list[Request]:
-    """One request per prompt. Tasks with the same prompt share its replies, as the same content."""
-    grouped: dict[str, dict[str, tuple[int, int]]] = {}
-    for prompt, key, k, seed in missing.select("prompt", "reply_key", "k", "seed").iter_rows():
-        grouped.setdefault(prompt, {})[key] = (k, seed)
-    return [
-        Request(
-            messages=prompts[prompt][0],
-            sampling=sampling,
-            ks=tuple(k for k, _ in draws.values()),
-            seeds=tuple(seed for _, seed in draws.values()),
-            keys=tuple(draws),
-            tag=prompts[prompt][1],
-        )
-        for prompt, draws in grouped.items()
-    ]
+    rows = wanted(tasks, pools, drawn=drawn, seed=seed, how=how)
+    there = store.find_keys(rows["reply_key"])
+    missing = rows.filter(~pl.col("reply_key").is_in(there.implode())) if len(there) else rows
+    return Plan(rows.drop("place"), Requests(missing, tasks=tasks, pools=pools, sampling=sampling, how=how))
 
 
 def collect(plan: Plan, *, store: ReplyStore, failures: Mapping[str, str], bought: int) -> Outcome:
     """The candidates: every wanted completion that the store holds now; the others are in the ledger by reason."""
-    import polars as pl
 
     replies = store.find(plan.wanted["reply_key"]).drop("written").rename({"key": "reply_key"})
-    candidates = plan.wanted.join(replies, on="reply_key", how="inner", maintain_order="left")
-    lost = plan.wanted.join(replies, on="reply_key", how="anti", maintain_order="left")
-    entries = []
-    for name in plan.wanted["generation_context"].unique(maintain_order=True):
-        here = pl.col("generation_context") == name
-        reasons = [failures.get(key, "no reply") for key in lost.filter(here)["reply_key"]]
-        rows_in = len(plan.wanted.filter(here))
-        entries.append(entry("sample", name, rows_in=rows_in, kept=len(candidates.filter(here)), drops=reasons))
+    candidates = plan.wanted.join(replies, on="reply_key", how="left", maintain_order="left")
+    there = candidates["completion"].is_not_null()
+    lost: dict[str, list[str]] = {}
+    if not there.all():  # a stored reply has a completion, so what has none was not found
+        for name, key in candidates.filter(~there).select("generation_context", "reply_key").iter_rows():
+            lost.setdefault(name, []).append(failures.get(key, "no reply"))
+        candidates = candidates.filter(there)
+    kept = _by_context(candidates)
+    entries = [
+        entry("sample", name, rows_in=rows_in, kept=kept.get(name, 0), drops=lost.get(name, []))
+        for name, rows_in in _by_context(plan.wanted).items()
+    ]
     return Outcome(candidates, entries, bought, len(failures))
+
+
+def _by_context(rows: "pl.DataFrame") -> dict[str, int]:
+    """Rows by generation context, in order of first appearance."""
+    return dict(Counter(rows["generation_context"]))
 
 
 def cost_usd(replies: "pl.DataFrame", price: Price, *, factor: float = 1.0) -> float:

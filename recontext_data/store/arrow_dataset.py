@@ -43,9 +43,13 @@ class SplitWriter:
         """Appends rows; their keys must be the schema's names."""
         import pyarrow as pa
 
-        if rows:
-            self._stream.write_table(pa.Table.from_pylist(rows, schema=self._schema))
-            self.num_rows += len(rows)
+        self.write_table(pa.Table.from_pylist(rows, schema=self._schema))
+
+    def write_table(self, table: "pa.Table") -> None:
+        """Appends a table of the schema."""
+        if table.num_rows:
+            self._stream.write_table(table)
+            self.num_rows += table.num_rows
 
     def _describe(self) -> None:
         data = self.folder / _DATA

@@ -1,6 +1,7 @@
 """One writer's journal: lines appended and synced, each with a checksum of its own, and how they are read back.
 
     {"crc32":"1f3c09aa","key":...,"completion":...}\n
+    {"crc32":"77e0b1c4","replies":[{"key":...,"completion":...},...]}\n    what came in one answer: all of it, or nothing
 
 Every line is JSON by itself. The checksum is that of the line's bytes behind it, so a flipped bit is told from a good
 line; a line that a kill cut short is the last one and is dropped, never an earlier one.
@@ -10,7 +11,7 @@ import os
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ MARK = b'{"crc32":"'
 STALE_SECONDS = 3600
 """Age at which a lock without a journal is removed."""
 
-BATCH = 1024
+BATCH = 256
 """Lines that are read at once."""
 
 _DIGEST_END = len(MARK) + 8
@@ -47,9 +48,15 @@ class Lines:
     """Pieces whose checksum is wrong; an unfinished last line is not among them."""
 
 
-def line(reply: Reply, asked: Mapping[str, Any] | None) -> bytes:
-    """A reply as one line of a journal."""
-    row = {
+def line(replies: Sequence[Reply], asked: Callable[[str], Mapping[str, Any]] | None) -> bytes:
+    """Replies as one line of a journal, so that a kill leaves all of them or none."""
+    rows = [_row(reply, asked(reply.key) if asked else None) for reply in replies]
+    whole = rows[0] if len(rows) == 1 else {"replies": rows}
+    return checked(whole)
+
+
+def _row(reply: Reply, asked: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
         "key": reply.key,
         "completion": reply.completion,
         "reasoning": reply.reasoning,
@@ -61,6 +68,10 @@ def line(reply: Reply, asked: Mapping[str, Any] | None) -> bytes:
         "asked": _json(asked),
         "written": time.time(),
     }
+
+
+def checked(row: Mapping[str, Any]) -> bytes:
+    """A row that is not empty as one line with its checksum, as `batches` reads it."""
     body = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)[1:]
     return b'%s%08x",%s' % (MARK, zlib.crc32(body[:-1]), body)
 
@@ -79,9 +90,9 @@ def batches(path: Path) -> Iterator[Lines]:
         for text in handle:
             whole = text.endswith(b"\n")
             for piece in _pieces(text[:-1]) if whole else [text]:
-                row = _row(piece)
-                if row is not None:
-                    lines.rows.append(row)
+                rows = _rows(piece)
+                if rows is not None:
+                    lines.rows.extend(rows)
                 elif whole:
                     lines.damaged.append(piece)
             if not whole:  # what its writer has added since is not the rest of a line that was read before
@@ -102,14 +113,15 @@ def _pieces(text: bytes) -> Iterator[bytes]:
         yield from (MARK + other for other in others)
 
 
-def _row(piece: bytes) -> dict[str, Any] | None:
-    """The row, if the checksum is right with or without the last byte, which may be what became of a newline."""
+def _rows(piece: bytes) -> list[dict[str, Any]] | None:
+    """The rows, if the checksum is right with or without the last byte, which may be what became of a newline."""
     if not piece.startswith(MARK):
         return None
     for body in (piece[_BODY:], piece[_BODY:-1]):
         if piece[len(MARK) : _BODY] == b'%08x",' % zlib.crc32(body):
-            row: dict[str, Any] = orjson.loads(b"{" + body)
-            return row
+            whole: dict[str, Any] = orjson.loads(b"{" + body)
+            rows: list[dict[str, Any]] = whole.get("replies", [whole])
+            return rows
     return None
 
 

@@ -14,7 +14,8 @@ key that two builds bought at once keeps the reply written first. To look inside
 or, of what is sealed, without any of this: SELECT * FROM 'replies/segment-*.parquet'.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import duckdb
     import polars as pl
 
-ROLL_BYTES = 8 * 2**20
+ROLL_BYTES = 2 * 2**20
 """A journal longer than this is sealed and another begun: it bounds what sealing takes: 30 MB, a quarter second."""
 
 MERGE_ABOVE = 64
@@ -70,17 +71,32 @@ class ReplyStore:
             # Whatever went wrong may go wrong again while sealing; the journal is safe, and the next build seals it.
             self._leave_journal()
 
+    def begin(self) -> None:
+        """Opens the journal, before anything is bought: a folder that cannot be written must be found out now.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with writing(self.folder):
+            self._journal = self._journal or journal.Journal(self.folder)
+
     def append(self, replies: Iterable[Reply], *, asked: Asked | None = None) -> None:
-        """Writes completions and syncs them; when this returns they survive a power cut.
+        """Writes completions and syncs them; when this returns they survive a power cut. Raises as `append_together`."""
+        self.append_together(([reply] for reply in replies), asked=asked)
+
+    def append_together(self, groups: Iterable[Sequence[Reply]], *, asked: Asked | None = None) -> None:
+        """As `append`; a kill half-way leaves of each group all or nothing. What came in one answer belongs together: asked
+        for a part of it, the server would draw that with another seed.
 
         Raises:
             StoreError: the disk is full or the folder cannot be written; earlier replies are intact.
         """
-        lines = b"".join(journal.line(reply, asked(reply.key) if asked else None) for reply in replies)
+        lines = b"".join(journal.line(group, asked) for group in groups if group)
         if not lines:
             return
+        self.begin()
+        assert self._journal is not None
         with writing(self.folder):
-            self._journal = self._journal or journal.Journal(self.folder)
             try:
                 self._journal.append(lines)
             except OSError:
@@ -100,7 +116,7 @@ class ReplyStore:
 
         wanted = pl.col("key").is_in(keys.cast(pl.String).unique().implode())
         columns = [name for name in segments.schema() if name not in _NOT_FOUND]
-        return segments.first_written(self.query(lambda rows: rows.filter(wanted).select(columns)))
+        return segments.first_written(self.query(lambda rows: rows.filter(wanted).select(columns), columns=columns))
 
     def find_keys(self, keys: "pl.Series") -> "pl.Series":
         """Those of the keys that are there, each once, in no particular order. Completions are not decoded.
@@ -113,11 +129,15 @@ class ReplyStore:
         if not any(self.folder.glob("*-*")):
             return keys.head(0)  # nothing was ever stored, and a first question to Polars takes memory
         wanted = pl.LazyFrame({"key": keys.cast(pl.String).unique()})
-        found = self.query(lambda rows: rows.select("key").join(wanted, on="key", how="semi"))
+        found = self.query(lambda rows: rows.select("key").join(wanted, on="key", how="semi"), columns=["key"])
         return found["key"].unique()
 
-    def query(self, question: "Callable[[pl.LazyFrame], pl.LazyFrame]") -> "pl.DataFrame":
+    def query(
+        self, question: "Callable[[pl.LazyFrame], pl.LazyFrame]", *, columns: Sequence[str] | None = None
+    ) -> "pl.DataFrame":
         """The answer to a question over everything: every byte verified, and asked again when a merge comes between.
+
+        `columns` are those that the question looks at, where it does not look at all.
 
         Raises:
             StoreError: as for `find`.
@@ -125,7 +145,7 @@ class ReplyStore:
         import polars as pl
 
         for _ in range(TRIES):
-            open_replies, paths = self._now()
+            open_replies, paths = self._now(columns)
             try:
                 self._verify(paths)
                 return question(_union(open_replies, paths)).collect()
@@ -197,12 +217,15 @@ class ReplyStore:
     def _leave_journal(self) -> None:
         if self._journal is not None:
             self._journal.close()
+            if not self._journal.bytes_synced:  # nothing was bought, so nothing is left behind
+                with suppress(OSError):
+                    self._journal.path.unlink()
             self._journal.release()
             self._journal = None
 
-    def _now(self) -> "tuple[pl.DataFrame, list[Path]]":
+    def _now(self, columns: Sequence[str] | None = None) -> "tuple[pl.DataFrame, list[Path]]":
         # Journals first: one that is sealed meanwhile is then found as a segment.
-        return self._open_replies(), segments.listing(self.folder)
+        return self._open_replies(columns), segments.listing(self.folder)
 
     def _verify(self, paths: list[Path]) -> None:
         """Reads each segment whole once, since a flipped bit in a completion is a completion like any other."""
@@ -222,14 +245,14 @@ class ReplyStore:
         if all(path.exists() for path in paths):
             raise StoreError(f"{self.folder}: cannot be read: {' '.join(str(error).split())}") from error
 
-    def _open_replies(self) -> "pl.DataFrame":
-        """What the journals hold, those of other writers too."""
+    def _open_replies(self, columns: Sequence[str] | None) -> "pl.DataFrame":
+        """What the journals hold, those of other writers too; other columns than these are null."""
         import polars as pl
 
         frames = [pl.DataFrame(schema=segments.schema())]
         for path in segments.listing(self.folder, "journal-*.jsonl"):
             try:
-                rows, damaged = _read(path)
+                rows, damaged = _read(path, columns)
             except FileNotFoundError:
                 continue  # sealed meanwhile
             if damaged:
@@ -242,13 +265,14 @@ class ReplyStore:
             self.warnings.append(text)
 
 
-def _read(path: Path) -> "tuple[pl.DataFrame, list[bytes]]":
-    """What a journal holds, and its damaged lines."""
+def _read(path: Path, columns: Sequence[str] | None = None) -> "tuple[pl.DataFrame, list[bytes]]":
+    """What a journal holds (other columns than these are null), and its damaged lines."""
     import polars as pl
 
     frames, damaged = [], list[bytes]()
     for lines in journal.batches(path):
-        frames.append(pl.DataFrame(lines.rows, schema=segments.schema()))
+        rows = lines.rows if columns is None else [{name: row[name] for name in columns} for row in lines.rows]
+        frames.append(pl.DataFrame(rows, schema=segments.schema()))
         damaged += lines.damaged
     return pl.concat(frames), damaged
 

@@ -76,7 +76,9 @@ def write(frame: "pl.DataFrame", folder: Path, *, temporary: str) -> Path | None
         return None
     # Through memory, so that a full disk is an OSError of ours and not an error of whoever encodes.
     encoded = io.BytesIO()
-    first_written(frame).sort("key").write_parquet(encoded, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    first_written(frame).sort("key").write_parquet(
+        encoded, compression="zstd", compression_level=1, row_group_size=ROWS_PER_GROUP
+    )
     draft, segment = folder / temporary, folder / f"segment-{_short(hashlib.sha256(encoded.getbuffer()).hexdigest())}.parquet"
     with writing(folder):
         try:

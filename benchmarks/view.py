@@ -1,0 +1,177 @@
+"""The review page over a million candidates: `python benchmarks/view.py [candidates]`. Each figure beside its limit.
+
+The run is made up: two judges, one arm, completions of about 470 characters, written as a build writes them. Figures are
+those of whole requests to `recontext view` as a process, the first one after its start included; memory is the peak of that
+process. On a machine that does other things the CPU time (of the second request) is the steadier figure; DuckDB uses two
+threads. Counts beside a list come in a request of their own, after the page.
+"""
+
+import http.client
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+ROWS = 1_000_000
+LIMIT_MB = 500.0
+
+PAGE, FILTER, SEARCH = 1.0, 1.0, 3.0
+
+QUESTIONS: list[tuple[str, float | None, str, list[tuple[str, str]]]] = [
+    ("first page", PAGE, "rows/candidates", []),
+    ("counts of all", None, "facets/candidates", []),
+    ("a page in the middle", PAGE, "rows/candidates", [("after", "700000")]),
+    ("filter: context", FILTER, "rows/candidates", [("where", "generation_context~is~control")]),
+    ("filter: a rare label", FILTER, "rows/candidates", [("where", "label@rubric~is~invalid")]),
+    ("filter: not a label", FILTER, "rows/candidates", [("where", "label@rubric~not~hack")]),
+    ("filter: score", FILTER, "rows/candidates", [("where", "score@rubric~ge~0.99")]),
+    ("filter: dropped by the arm", FILTER, "rows/candidates", [("where", "kept@arm~is~false")]),
+    (
+        "filter: tokens and finish",
+        FILTER,
+        "rows/candidates",
+        [("where", "completion_tokens~gt~290"), ("where", "finish_reason~is~length")],
+    ),
+    (
+        "filter: label and context",
+        FILTER,
+        "rows/candidates",
+        [("where", "label@choice~is~hack"), ("where", "generation_context~is~default")],
+    ),
+    ("filter: one task", FILTER, "rows/candidates", [("where", "task_id~is~made/099999")]),
+    ("filter: nothing matches", FILTER, "rows/candidates", [("where", "label@choice~is~never")]),
+    ("counts under a filter", None, "facets/candidates", [("where", "label@rubric~is~hack")]),
+    ("sort by score", FILTER, "rows/candidates", [("sort", "-score@rubric")]),
+    ("sort by tokens, next page", FILTER, "rows/candidates", [("sort", "completion_tokens"), ("after", "5000")]),
+    ("search: a common word", SEARCH, "rows/candidates", [("q", "returning")]),
+    ("search: one hit", SEARCH, "rows/candidates", [("q", "candidate-0999999")]),
+    ("search: none", SEARCH, "rows/candidates", [("q", "zzzzqqqq")]),
+    ("search: none, under a filter", SEARCH, "rows/candidates", [("q", "zzzzqqqq"), ("where", "label@choice~is~hack")]),
+    ("counts under a search", None, "facets/candidates", [("q", "candidate-09")]),
+    ("queue by disagreement", None, "queue", [("order", "disagreement")]),
+    ("queue by uncertainty", None, "queue", [("order", "uncertainty")]),
+    ("queue at random", None, "queue", [("order", "random")]),
+    ("SQL: labels by judge", None, "sql", [("sql", "SELECT judge, label, count(*) FROM judgements GROUP BY ALL")]),
+]
+
+
+def fill(run: Path, total: int) -> None:
+    """Writes the tables of a run of that many candidates."""
+    import numpy as np
+    import polars as pl
+
+    dice = np.random.default_rng(0)
+    run.mkdir(parents=True)
+    words = np.array(
+        [a + b + c for a in ("ret", "out", "val", "list", "sum", "for") for b in ("urn", "er", "ix") for c in ("", "ing", "ed")]
+    )
+    texts = [" ".join(dice.choice(words, size=70)) for _ in range(20_000)]
+    number = np.arange(total)
+    ids = pl.Series([f"{one:024x}" for one in dice.permutation(total)])
+    made = pl.DataFrame({"candidate_id": ids, "task_id": [f"made/{one:06}" for one in number // 8]}).with_columns(
+        generation_context=pl.Series(np.array(["default", "control"])[number // 4 % 2]),
+        role=pl.lit("arms"),
+        k=pl.Series(number % 4),
+        seed=pl.Series(dice.integers(0, 2**62, total)),
+        reply_key=ids + ids + "0" * 16,
+        completion=pl.Series([f"{texts[one % 20_000]} candidate-{one:07}\nAnswer: (A)" for one in number]),
+        reasoning=pl.lit(None, dtype=pl.String),
+        finish_reason=pl.Series(np.array(["stop", "length"])[(dice.random(total) < 0.03).astype(int)]),
+        model=pl.lit("made up"),
+        prompt_tokens=pl.lit(None, dtype=pl.Int64),
+        completion_tokens=pl.Series(dice.integers(10, 300, total)),
+        details=pl.lit(None, dtype=pl.String),
+    )
+    made.write_parquet(run / "candidates.parquet", compression="zstd")
+    judged = [
+        pl.DataFrame({"candidate_id": ids}).with_columns(
+            judge=pl.lit(judge),
+            label=pl.Series(dice.choice(["general", "hack", "invalid"], total, p=[0.6, 0.38, 0.02])),
+            score=pl.Series(dice.random(total).round(2)),
+            unscored_reason=pl.lit(None, dtype=pl.String),
+            raw=pl.lit("Answer: (A)"),
+        )
+        for judge in ("choice", "rubric")
+    ]
+    pl.concat(judged).write_parquet(run / "judgements.parquet", compression="zstd")
+    selection = made.select(
+        pl.lit("arm").alias("arm"), "candidate_id", kept=pl.Series(dice.random(total) < 0.9), reason=pl.lit("made up")
+    )
+    selection.write_parquet(run / "selection.parquet", compression="zstd")
+
+
+class Client:
+    """Requests with the cookie of the printed link."""
+
+    def __init__(self, link: str) -> None:
+        parts = urlsplit(link)
+        assert parts.port is not None
+        self.port, self.cookie = parts.port, ""
+        _, headers = self._ask(f"/?{parts.query}")
+        self.cookie = headers["Set-Cookie"].partition(";")[0]
+
+    def seconds(self, path: str, parameters: list[tuple[str, str]]) -> float:
+        """How long a page took, all of it read."""
+        start = time.perf_counter()
+        status, _ = self._ask(path + (f"?{urlencode(parameters)}" if parameters else ""))
+        assert status == 200, (status, path)
+        return time.perf_counter() - start
+
+    def _ask(self, path: str) -> tuple[int, http.client.HTTPMessage]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        connection.request("GET", path, headers={"Cookie": self.cookie})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer.status, answer.headers
+
+
+def cpu_seconds(process: int) -> float:
+    """What a process has computed until now, in all its threads; the SQL box's own process aside."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_mb(process: int) -> float:
+    """The most memory that a process has held."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1000
+
+
+def main() -> None:
+    """Makes the run, asks, and prints."""
+    total = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "runs" / "made" / "up"
+        # In a process of its own: what it takes to make the run is not the server's.
+        maker = f"from benchmarks.view import fill; from pathlib import Path; fill(Path({str(run)!r}), {total})"
+        home = str(Path(__file__).resolve().parent.parent)
+        subprocess.run([sys.executable, "-c", maker], check=True, cwd=home)
+        words = [sys.executable, "-m", "recontext_data.view", f"run={run}", "port=0", "open=false"]
+        server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": home})
+        try:
+            assert server.stdout is not None
+            client = Client(server.stdout.readline().strip())
+            megabytes = sum(path.stat().st_size for path in run.iterdir()) / 1e6
+            print(f"{total:,} candidates, 2 judges, {megabytes:,.0f} MB of Parquet; load {os.getloadavg()[0]:.1f}")
+            for name, limit, path, parameters in QUESTIONS:
+                first = client.seconds(f"/run/made/up/{path}", parameters)
+                before = cpu_seconds(server.pid)
+                again = client.seconds(f"/run/made/up/{path}", parameters)
+                cpu = cpu_seconds(server.pid) - before
+                aim = f"limit {limit:g} s{'' if first < limit else '  MISSED'}" if limit else ""
+                print(f"{name:32} {first:6.2f} s, again {again:5.2f} s, CPU {cpu:5.2f} s   {aim}", flush=True)
+            peak = peak_mb(server.pid)
+            print(f"{'memory of the server':32} {peak:6.0f} MB   limit {LIMIT_MB:g} MB{'' if peak < LIMIT_MB else '  MISSED'}")
+        finally:
+            server.terminate()
+            server.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Measures one judge against labels: which judge, what counts as positive, and the judge's words beside people's.
+
+The verb is `calibrate`; the statistics are in `calibration`; the labels' file is read in `labels`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recontext_data.cli import Arguments
+from recontext_data.errors import DataError, RecipeError, did_you_mean
+from recontext_data.evaluation.labels import Labelled
+from recontext_data.recipe import Limits
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from recontext_data.reports.screen import Screen
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The judge that is measured, those that it goes by, and what is known around it."""
+
+    judges: list[Any]
+    limits: Limits
+    prices: dict[str, Any]
+    misbehaviour: str | None = None
+    run: Path | None = None
+
+    @property
+    def judge(self) -> Any:
+        """The judge that is measured."""
+        return self.judges[-1]
+
+
+def bench_of(arguments: Arguments, name: str) -> Bench:
+    """The judge that a command line names, and what is known around it.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    return _of_recipe(arguments, name) if arguments.recipe is not None else _of_rubric(arguments, name)
+
+
+def _of_recipe(arguments: Arguments, name: str) -> Bench:
+    from recontext_data.loading import load
+    from recontext_data.stages.prepared import prepared
+    from recontext_data.store.run_folder import RunFolder
+
+    assert arguments.recipe is not None
+    loaded = load(arguments.recipe, arguments.overrides)
+    recipe = loaded.recipe
+    names = [judge.name for judge in recipe.judges]
+    if name not in names:
+        raise RecipeError(f"judge={name}: recipe {loaded.name} has no judge of that name; {did_you_mean(name, names)}")
+    judges = recipe.judges[: names.index(name) + 1]
+    needed = {name}
+    for judge in reversed(judges):
+        if judge.name in needed:
+            needed.update(getattr(judge, "reads", ()))
+    job = prepared(loaded.name, recipe, output=arguments.output)
+    folder = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
+    return Bench(
+        [judge for judge in judges if judge.name in needed],
+        recipe.limits,
+        dict(recipe.prices),
+        recipe.environment.misbehaviour,
+        folder.path,
+    )
+
+
+def _of_rubric(arguments: Arguments, name: str) -> Bench:
+    from pydantic import ValidationError
+
+    from recontext_data.evaluation.measuring_config import Alone
+    from recontext_data.invalid import one_line
+    from recontext_data.loading import overridden
+
+    tree = overridden({"judge": {"kind": "rubric", "rubric": name}}, [_placed(word) for word in arguments.overrides])
+    try:
+        alone = Alone.model_validate(tree)
+    except ValidationError as error:
+        found = one_line(error, tree, whole="command line", keys_beside=_keys_beside)
+        raise RecipeError(found.removeprefix("judge.").removeprefix("judge: ")) from None
+    return Bench([alone.judge], alone.limits or Limits(), dict(alone.prices))
+
+
+def _keys_beside(where: str) -> list[str]:
+    """The judge's own keys, for did-you-mean."""
+    from recontext_data.judges.rubric import RubricJudge
+
+    return list(RubricJudge.model_fields) if where.count(".") == 1 else []
+
+
+def _placed(word: str) -> str:
+    """An option of the judge, as one below `judge`; the budget and the prices are beside it."""
+    return word if word.startswith(("limits.", "prices.")) else f"judge.{word}"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What counts as positive."""
+
+    positive: str
+    threshold: float | None
+    confidence: float
+
+
+def cut_of(bench: Bench, labels: Labelled, own: dict[str, str]) -> Cut:
+    """What counts as positive, from the options and what the judge and the labels say.
+
+    Raises:
+        RecipeError: it cannot be told.
+    """
+    judge = bench.judge
+    threshold = _number(own, "threshold")
+    if threshold is None and (labels.is_graded or not judge.labels):
+        threshold = _middle(judge)
+    known = sorted({str(value) for value in labels.truth.values()}) if not labels.is_graded else []
+    candidates = [bench.misbehaviour, "pass", "true"]
+    sources = {*known, *judge.labels} if judge.labels else set(known)
+    positive = own.get("positive") or next((word for word in candidates if word in sources), None)
+    if positive is None and labels.is_graded and not judge.labels:
+        positive = f">= {threshold:g}"
+    if positive is None or (sources and positive not in sources and not positive.startswith(">=")):
+        raise RecipeError(
+            f"positive={positive or ''}: say which label counts as a find; {did_you_mean(positive or '', sources)}"
+        )
+    confidence = _number(own, "confidence")
+    if confidence is not None and not 0 < confidence < 1:
+        raise RecipeError(f"confidence={confidence:g}: must lie between 0 and 1, such as 0.95")
+    return Cut(positive, threshold, 0.95 if confidence is None else confidence)
+
+
+def _middle(judge: Any) -> float:
+    """The middle of a judge's scores."""
+    answer = getattr(getattr(judge, "sheet", None), "answer", None)
+    if answer is not None and answer.form == "number":
+        return float(answer.min + answer.max) / 2
+    if judge.kind == "pairwise":
+        return 0.5
+    raise RecipeError(f"threshold: missing; say from which score of judge {judge.name} on an answer counts as positive")
+
+
+def _number(own: dict[str, str], key: str) -> float | None:
+    if key not in own:
+        return None
+    try:
+        return float(own[key])
+    except ValueError:
+        raise RecipeError(f"{key}={own[key]}: is no number") from None
+
+
+def judged(bench: Bench, labels: Labelled, counsel: Any) -> "pl.DataFrame":
+    """The judge's words on the labelled answers."""
+    from recontext_data.stages.judge import judge
+
+    counsel.require_ready(bench.judges)
+    try:
+        words, _ = judge(labels.candidates, tasks=labels.tasks, judges=bench.judges, counsel=counsel)
+    except KeyError as error:
+        raise DataError(
+            f"judge {bench.judge.name}: reads {error} of the tasks' payload; add it to the column payload"
+        ) from None
+    return words.filter(words["judge"] == bench.judge.name)
+
+
+def forecast(bench: Bench, labels: Labelled, counsel: Any, screen: "Screen") -> None:
+    """Shows what the judging would ask and cost at most."""
+    from recontext_data.stages.judge_forecast import judge_forecast
+
+    rows = judge_forecast(
+        bench.judges, counsel, candidates=labels.candidates, wanted=labels.candidates, tasks=labels.tasks, max_tokens=0
+    )
+    screen.dry_run({"policy": "", "pools": rows, "budget_usd": bench.limits.budget_usd, "price": None})
+
+
+def facts(bench: Bench, labels: Labelled, words: "pl.DataFrame", cut: Cut, policies: Any) -> dict[str, Any]:
+    """What was measured, as plain data for the file."""
+    from recontext_data.evaluation.calibration import calibrated
+    from recontext_data.records import content_hash
+    from recontext_data.stages.judge_models import identities
+
+    items = _items(bench, labels, words, cut)
+    reasons = words["unscored_reason"].drop_nulls().value_counts(name="n").sort("unscored_reason")
+    return {
+        "judge": bench.judge.name,
+        "kind": bench.judge.kind,
+        "identity": content_hash(identities(bench.judges, policies)[bench.judge.name]),
+        "labels": labels.facts,
+        "threshold": cut.threshold,
+        "unscored_reasons": dict(reasons.iter_rows()),
+        **calibrated(items, positive=cut.positive, confidence=cut.confidence),
+    }
+
+
+def _items(bench: Bench, labels: Labelled, words: "pl.DataFrame", cut: Cut) -> list[Any]:
+    """People's word beside the judge's. Both in the judge's labels where they share them, else as positive or not."""
+    from recontext_data.evaluation.calibration import Item
+
+    task_of = dict(labels.candidates.select("candidate_id", "task_id").iter_rows())
+    shares = bool(bench.judge.labels) and not labels.is_graded and {*map(str, labels.truth.values())} <= {*bench.judge.labels}
+    negative = f"not {cut.positive}"
+
+    def named(value: str | float | None) -> str | None:
+        if value is None:
+            return None
+        if isinstance(value, float):
+            assert cut.threshold is not None
+            return cut.positive if value >= cut.threshold else negative
+        return value if shares or value == cut.positive else negative
+
+    return [
+        Item(
+            task=task_of[candidate_id],
+            truth=str(named(labels.truth[candidate_id])),
+            said=named(score if label is None else label),
+            score=score,
+        )
+        for candidate_id, label, score in words.select("candidate_id", "label", "score").iter_rows()
+    ]
