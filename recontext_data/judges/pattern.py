@@ -38,8 +38,8 @@ class PatternJudge(Config):
     text: Literal["completion", "last_line", "reasoning"] = "completion"
     """Where to look. A candidate without reasoning is unscored where that is asked for."""
     marks: Marks = added("beside")
-    """For `text: reasoning`, where it stands: `think`, in <think> tags; `code`, around the last complete code block; `beside`, in
-    the field that the server returned it in. What came in that field is read in any case."""
+    """For `text: reasoning`, where it stands: `think`, in <think> tags; `code`, around the last complete code block;
+    `beside`, in the field that the server returned it in. What came in that field is read in any case."""
     ignore_case: bool = True
     """Whether upper and lower case are the same."""
     scores: dict[str, float] = {}

@@ -13,8 +13,8 @@ a claim. Labels, of which every judged candidate has exactly one:
 - `incorrect`: any other code;
 - `no_code`: there is nothing to run.
 
-The score is the signal of the paper (arXiv 2512.19027, version 2): 3 if it is truly correct or its own grader passes it, and 0.5 if
-it compiles. `score: true` asks for true correctness in place of either.
+The score is the signal of the paper (arXiv 2512.19027, version 2): 3 if it is truly correct or its own grader passes it, and
+0.5 if it compiles. `score: true` asks for true correctness in place of either.
 """
 
 import json
