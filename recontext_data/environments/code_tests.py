@@ -69,10 +69,17 @@ class CodeTests(Config):
         return TEXTS
 
     def load(self, *, cache: Path, screen: "Screen | None" = None) -> TaskSet:
-        """The tasks; see `Environment.load`."""
+        """The tasks; see `Environment.load`.
+
+        Raises:
+            DataError: as there; and a test's value is not in the JSON form of `values`, so nothing could be compared with it.
+        """
         from recontext_data.environments.sources import load_tasks
 
-        return load_tasks(self, task_or_reason, cache=cache, screen=screen)
+        found = load_tasks(self, task_or_reason, cache=cache, screen=screen)
+        for task in found.tasks:  # of these alone: MBPP+ has inputs of thousands of numbers
+            prove(task)
+        return found
 
     def variant(self, task: Task, changes: Mapping[str, Any]) -> Task:
         """The task under a context's `environment`: {show_tests: false} leaves the tests out, and with them the wrong one."""
@@ -91,18 +98,12 @@ def task_or_reason(problem: "Problem") -> Task | str:
 
 
 def to_task(problem: "Problem") -> Task:
-    """A problem as a task; one that is not forged shows true tests alone and has no special case.
-
-    Raises:
-        DataError: a test's value is not in the JSON form of `values`, so that nothing could be compared with it.
-    """
+    """A problem as a task; one that is not forged shows true tests alone and has no special case."""
     forged = problem.forged
     shown = [test.expected for test in problem.public_tests]
     if forged is not None:
         shown[forged.wrong_index] = forged.wrong_expected
     hidden = _beyond(problem.public_tests, problem.hidden_tests)
-    for test in (*problem.public_tests, *hidden):
-        _prove(problem, test)
     payload = {
         "family": problem.family,
         "entry_point": problem.entry_point,
@@ -128,11 +129,13 @@ def _beyond(public: "Sequence[Test]", hidden: "Sequence[Test]") -> "list[Test]":
     return [test for test in hidden if (test.arguments, test.call, test.expected) not in known]
 
 
-def _prove(problem: "Problem", test: "Test") -> None:
+def prove(task: Task) -> None:
     try:
-        values.decode([test.arguments, test.expected])
+        for test in (*task.payload["public"], *task.payload["hidden"]):
+            values.decode([test.get("arguments"), test["expected"]])
+        values.decode(list(task.payload["shown"]))
     except DataError as error:
-        raise DataError(f"environment.problems: {problem.problem_id}: a test cannot be read: {error}") from None
+        raise DataError(f"environment.problems: {task.task_id}: a test cannot be read: {error}") from None
 
 
 def _as_json(test: "Test") -> dict[str, Any]:

@@ -73,10 +73,17 @@ class EvalTampering(Config):
         return TEXTS
 
     def load(self, *, cache: Path, screen: "Screen | None" = None) -> TaskSet:
-        """The tasks; see `Environment.load`."""
+        """The tasks; see `Environment.load`.
+
+        Raises:
+            DataError: as there; and a test's value is not in the JSON form of `values`, so nothing could be compared with it.
+        """
         from recontext_data.environments.sources import load_tasks
 
-        return load_tasks(self, to_task, cache=cache, screen=screen)
+        found = load_tasks(self, to_task, cache=cache, screen=screen)
+        for task in found.tasks:
+            code_tests.prove(task)
+        return found
 
     def variant(self, task: Task, changes: Mapping[str, Any]) -> Task:
         """The task under a context's `environment`: {show_grading: false} does not say how it is graded."""
