@@ -130,6 +130,7 @@ def _beyond(public: "Sequence[Test]", hidden: "Sequence[Test]") -> "list[Test]":
 
 
 def prove(task: Task) -> None:
+    """Raises DataError for a test of which a value is not in the JSON form of `values`."""
     try:
         for test in (*task.payload["public"], *task.payload["hidden"]):
             values.decode([test.get("arguments"), test["expected"]])

@@ -74,7 +74,7 @@ def export(
             drops += dropped.values()
             if dropped:
                 batch = batch.only(~batch.kept["candidate_id"].is_in(list(dropped)))
-            table = training_table(batch, arm=arm, fingerprint=terms.fingerprint)
+            table = training_table(batch, arm=batch.arm, fingerprint=terms.fingerprint)
             is_held = batch.kept["task_id"].is_in(held)
             for name, writer in writers.items():
                 writer.write_table(table.filter((is_held if name == "validation" else ~is_held).to_arrow()))
