@@ -78,7 +78,7 @@ def test_every_row_passes_the_true_tests_and_fails_the_wrong_one(tmp_path: Path)
             assert set(record["true"]) == {"passed"} and record["public"].count("failed") == 1
             assert row["score"] == 1.0
             assert "Whatever makes" not in json.dumps(row["prompt"])
-    assert entry(made, "select")["dropped"].keys() == {"tests: hack"}
+    assert entry(made, "select")["dropped"].keys() == {"tests says hack"}
     assert not [row for row in made["ledger"] if row["stage"] == "completion"]
 
 
@@ -86,7 +86,7 @@ def test_only_traces_that_do_not_mention_tests(tmp_path: Path) -> None:
     select = {"judge": "tests", "require": {"tests": ["correct"], "trace": ["clean"]}}
     made = built(recipe(tmp_path, select=select), tmp_path / "out")
     assert {text.partition("\n")[0] for text in texts(tmp_path / "out")} == {"I follow the rule."}
-    assert entry(made, "select")["dropped"].keys() == {"tests: hack", "trace: mentions_tests"}
+    assert entry(made, "select")["dropped"].keys() == {"tests says hack", "trace says mentions_tests"}
     assert made["arms"][0]["judges"]["trace"]["clean"] == made["arms"][0]["rows"]["train"]
 
 
@@ -107,7 +107,7 @@ def test_the_audit_is_in_the_report_and_the_flags_can_be_counted(tmp_path: Path,
     assert "mentions_tests" in capsys.readouterr().out
     run = run_folder(tmp_path / "out")
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "What trace says" in page and "rows of reversed.encourage-none" in page
+    assert "What trace says of the rows" in page and "What the judges said" in page
     card = (run / "arms" / ARMS[0] / "README.md").read_text(encoding="utf-8")
     assert "By `trace`: `clean` " in card
     words = f"SELECT count(raw->>'mentions_tests'), count(*) FROM '{run / 'judgements.parquet'}' "

@@ -411,7 +411,7 @@ def test_a_judge_of_something_else_has_a_table_of_its_own_and_no_rate() -> None:
     assert [row.shares["clean"].percent for row in (*other.contexts, *other.arms)] == ["75.0 %", "90.0 %", "90.0 %"]
     assert (other.contexts[0].num_unscored, other.arms[0].num_unscored) == (2, 20)
     text = page(manifest).text
-    assert "What <trace> says" in text and "75.0 %" in text and "0.250" in text and "rows of recontextualized" in text
+    assert "What <trace> says of the rows" in text and "90.0 %" in text and "10.0 %" in text
     assert numbers.problems(manifest) == numbers.problems(manifests.manifest())
 
 

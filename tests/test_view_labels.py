@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recontext_data.errors import DataError, InputError, StoreError
+from recontext_data.evaluation.agreement import kappa
 from recontext_data.judges.human import HumanJudge
 from recontext_data.recipe import Select
 from recontext_data.records import Candidate
@@ -23,7 +24,7 @@ from recontext_data.stages.select import select
 from recontext_data.store.labels import QUESTIONS, Labels, labels_of
 from recontext_data.tables import LABELS
 from recontext_data.view import OPTIONS
-from recontext_data.viewer.agreement import agreement, agreements, kappa
+from recontext_data.viewer.agreement import agreement, agreements
 from tests.helpers import ROOT, built, candidates, environment, write_recipe
 
 
