@@ -227,9 +227,8 @@ class Recipe(Config):
                 self._known_labels(f"arms.{index} ({arm.pair}): where", judge, labels)
             for data in [*([arm.data] if arm.data is not None else []), *(mix.data for mix in arm.mix)]:
                 if files.setdefault(source_of(data), data) != data:
-                    raise ValueError(
-                        f"arms.{index}: {data} and {files[source_of(data)]} would both be {source_of(data)!r}; rename one of them"
-                    )
+                    both = f"{data} and {files[source_of(data)]}"
+                    raise ValueError(f"arms.{index}: {both} would both be {source_of(data)!r}; rename one of them")
 
     def _reads_what_is_there(self, judge: AnyJudge, where: str, before: list[AnyJudge]) -> None:
         """A judge that goes by others finds them before it, with the scores and labels that it needs."""

@@ -81,7 +81,7 @@ def _facts(manifest: Manifest, arm: Mapping[str, Any]) -> dict[str, Any]:
         "num_unlabelled": numbers.arm_rows(arm) - sum(arm["labels"].values()),
         "size": size_category(numbers.arm_rows(arm)),
         "licence": licence_of(manifest["environment"].get("licence")),
-        "sides": [("Generation", arm["generation_context"]), ("Training", arm["training_context"])],
+        "sides": _sides(arm),
         "ledger": [e for e in numbers.ledger(manifest) if e.stage == "tasks" or scopes & {e.scope, e.scope.split(" / ")[0]}],
         "others": [(other, row) for other in numbers.others(manifest) for row in other.arms if row.name == arm["name"]],
         "proofs": [plain(proof) for proof in numbers.proofs(manifest)],
@@ -92,6 +92,14 @@ def _facts(manifest: Manifest, arm: Mapping[str, Any]) -> dict[str, Any]:
         "command": portable(manifest["command"]),
         "caveats": [plain(caveat) for caveat in caveats_of(manifest, arm)],
     }
+
+
+def _sides(arm: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The contexts of an arm's rows with what each is for; the arm's own pair first."""
+    others = [part["training_context"] for part in arm.get("parts", ())[1:]]
+    others = [name for name in dict.fromkeys(others) if name not in (arm["generation_context"], arm["training_context"])]
+    own = [("Generation", arm["generation_context"]), ("Training", arm["training_context"])]
+    return own + [("Training of other rows", name) for name in others]
 
 
 def _judging(manifest: Manifest) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Stage parts: kept candidates of an arm in, the same out with a column that says what each row is made from.
 
-Between completion and recontextualize, for arms with `where` (only rows that a judge flags are recontextualized) or `mix` (other
-data among the rows). Part 0 is the arm as declared, then the rows that `where` leaves, then each mixture; rows stand in that order.
+Between completion and recontextualize, for arms with `where` (only rows that a judge flags are recontextualized) or `mix`
+(other data among the rows). Part 0 is the arm as declared, then the rows that `where` leaves, then each mixture; rows stand
+in that order.
 """
 
 from collections.abc import Mapping
