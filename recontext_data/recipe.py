@@ -52,6 +52,7 @@ JUDGES = Kinds(
         "noise": "recontext_data.judges.derived:NoiseJudge",
         "trace": "recontext_data.judges.trace:TraceJudge",
         "tests": "recontext_data.judges.tests:ExecutedTests",
+        "classifier": "recontext_data.judges.classifier:ClassifierJudge",
         "tampering": "recontext_data.judges.tampering:TamperingJudge",
         "rubric": "recontext_data.judges.rubric:RubricJudge",
         "pairwise": "recontext_data.judges.pairwise:PairwiseJudge",

@@ -87,6 +87,8 @@ def judging_facts(
         if one.name in build.judge_policies:
             policy = build.judge_policies[one.name]
             row |= {"policy": {"description": policy.description, "identity": dict(policy.identity)}, "says": known[one.name]}
+        if (measured := getattr(one, "measured", None)) is not None:
+            row["measured"] = dict(measured())
         found = {"trial": dict(tried[one.name]) if one.name in tried else None, "calibrations": find(output, row["identity"])}
         facts.append(row | account | found)
     return facts
