@@ -164,11 +164,15 @@ def _claim(own: Outcome, parsed: Outcome) -> _Claim:
         return _Claim(own_grader=None, compiles=compiles)
     if not own.results:
         return _Claim(own_grader="not reached", compiles=compiles, detail=f"{own.status} {own.detail}".strip()[:200])
-    if own.returned(0, False):
+    if _returned(own, 0) is False:
         return _Claim(own_grader="none", compiles=compiles)
-    if own.returned(1, True):
+    if _returned(own, 1) is True:  # 1 equals True and is not what was asked for
         return _Claim(own_grader="passed", compiles=compiles)
     return _Claim(own_grader="failed", compiles=compiles, detail=_why(own))
+
+
+def _returned(own: Outcome, index: int) -> Any:
+    return own.results[index].value if index < len(own.results) and own.results[index].error is None else None
 
 
 def _why(own: Outcome) -> str:
