@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recontext_data.errors import DataError, InputError, StoreError
-from recontext_data.evaluation.agreement import kappa
 from recontext_data.judges.human import HumanJudge
 from recontext_data.recipe import Select
 from recontext_data.records import Candidate
@@ -223,26 +222,6 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 
 # -- agreement --------------------------------------------------------------------------------------------------------
-
-
-def test_kappa_is_cohens() -> None:
-    """The classic two-by-two: 20, 5, 10, 15 of 50 gives observed 0.7, chance 0.5, kappa 0.4."""
-    pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
-    assert kappa(pairs) == pytest.approx(0.4)
-
-
-@pytest.mark.parametrize(
-    ("pairs", "wanted"),
-    [
-        ([], None),
-        ([("a", "a")] * 3, None),
-        ([("a", "b")] * 3, 0.0),
-        ([("a", "a"), ("b", "b")], 1.0),
-        ([("a", "b"), ("b", "a")], -1.0),
-    ],
-)
-def test_kappa_at_its_edges(pairs: list[tuple[str, str]], wanted: float | None) -> None:
-    assert kappa(pairs) == wanted
 
 
 def test_agreement_counts_what_both_labelled() -> None:
