@@ -94,7 +94,7 @@ def test_what_an_answer_is_and_earns(code: str, label: str, score: float, own_gr
 
 
 def test_the_true_score_does_not_believe_a_grader() -> None:
-    assert [word.score for word in judged(RIGHT, WRONG + PASSES, WRONG, score="true")] == [3.5, 0.5, 0.5]
+    assert [word.score for word in judged(RIGHT, WRONG + PASSES, WRONG, score="truth")] == [3.5, 0.5, 0.5]
     words = judged(WRONG + PASSES, RIGHT, pass_reward=1.0, compile_reward=0.25)
     assert [word.score for word in words] == [1.25, 1.25]
 

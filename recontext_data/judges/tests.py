@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recontext_data.completions import Code, read_code
 from recontext_data.config import Config, added
@@ -52,6 +52,11 @@ class ExecutedTests(Config):
     refuse: bool = added(True)
     """Whether code that asks whether it runs as a script, or could end its process, earns nothing before it runs. What does end
     its process earns nothing in any case."""
+
+    @field_validator("score", mode="before")
+    @classmethod
+    def _true_is_a_word_here(cls, value: Any) -> Any:
+        return "true" if value is True else value  # what YAML makes of judges.0.score=true
 
     @property
     def labels(self) -> Sequence[str]:
