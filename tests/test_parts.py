@@ -337,3 +337,14 @@ def test_a_partial_run_says_in_its_manifest_what_the_recipe_said(tmp_path: Path)
     built(recipe(tmp_path, where(otherwise="control")), tmp_path / "out")
     (arm,) = manifest(tmp_path / "out")["recipe"]["arms"]
     assert (arm["where"], arm["otherwise"]) == ({"detector": ["hack"]}, "control")
+
+
+def test_the_preview_shows_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from recontext_data.preview import main
+
+    mix = [{"data": str(chats(tmp_path / "helpful.jsonl")), "weight": 0.5}]
+    path = recipe(tmp_path, where(otherwise="control", mix=mix, name="all"))
+    assert main([f"recipe={path}", f"output={tmp_path / 'out'}", "dry_run=true"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for pair in ("default -> hack", "default -> control", "data.helpful -> none"):
+        assert pair in shown.replace("→", "->")

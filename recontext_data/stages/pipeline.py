@@ -1,6 +1,6 @@
 """The build as one list of stages, each a function from tables to tables:
 
-    tasks -> proof -> sample -> judge -> select -> completion -> recontextualize -> export -> manifest, report
+    tasks -> proof -> sample -> judge -> select -> completion -> parts -> recontextualize -> export -> manifest, report
 
 `prepared.prepare` spends nothing and writes nothing; `run` does the rest.
 """
