@@ -266,6 +266,8 @@ def arithmetic(manifest: Manifest, arm: Mapping[str, Any]) -> str | None:
 
     Imitating data with less of it than the prompt itself evokes lowers the rate by arithmetic alone.
     """
+    if arm.get("parts"):
+        return None  # its rows have several training contexts
     bad = manifest["environment"]["misbehaviour"]
     data = arm_share(arm, bad)
     under = next((rate.misbehaviour for rate in rates(manifest) if rate.context == arm["training_context"]), None)

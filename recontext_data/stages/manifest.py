@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data import __version__
-from recontext_data.contexts import render
+from recontext_data.contexts import Context, render
 from recontext_data.recipe import Recipe
 from recontext_data.records import content_hash
 from recontext_data.stages import sample
@@ -101,6 +101,8 @@ def judging_facts(
         if one.name in build.judge_policies:
             policy = build.judge_policies[one.name]
             row |= {"policy": {"description": policy.description, "identity": dict(policy.identity)}, "says": known[one.name]}
+        if (measured := getattr(one, "measured", None)) is not None:
+            row["measured"] = dict(measured())
         found = {"trial": dict(tried[one.name]) if one.name in tried else None, "calibrations": find(output, row["identity"])}
         facts.append(row | account | found)
     return facts
@@ -140,7 +142,16 @@ def _arm_facts(
         "labels": by_judge[build.recipe.outcome_judge.name],
         "select": build.recipe.select.keep,
         "judges": by_judge,
+        **({"parts": _parts(arm, done)} if arm.others else {}),
     }
+
+
+def _parts(arm: ArmPlan, done: Exported) -> list[dict[str, Any]]:
+    """What an arm's rows are made from where not all are alike, and how many of each are on disk."""
+    return [
+        {"generation_context": plan.generation, "training_context": plan.training, "rows": rows}
+        for plan, rows in zip((arm, *arm.others), done.parts, strict=True)
+    ]
 
 
 def finish(
@@ -173,7 +184,7 @@ def _samples(build: Prepared, done: Exported) -> list[dict[str, Any]]:
             "label": next((word["label"] for word in row["judgements"] if word["judge"] == outcome), None),
             "generation_prompt": render(
                 tasks[row["task_id"]],
-                arms[row["arm"]].generation_context,
+                _generated_under(arms[row["arm"]], row["generation_context"]),
                 name=row["generation_context"],
                 how=build.recipe.how,
             ),
@@ -182,6 +193,11 @@ def _samples(build: Prepared, done: Exported) -> list[dict[str, Any]]:
         }
         for row in done.first_rows
     ]
+
+
+def _generated_under(arm: ArmPlan, name: str) -> Context | None:
+    """The context of rows of an arm by the name in them; data that is mixed in has none."""
+    return next(plan.generation_context for plan in (arm, *arm.others) if plan.generation == name)
 
 
 def as_found(manifest: dict[str, Any]) -> dict[str, Any]:
