@@ -50,6 +50,16 @@ def test_json_is_the_same_facts(output: Path, capsys: pytest.CaptureFixture[str]
     assert found == json.loads(json.dumps(overview(output)))
 
 
+def test_labels_and_previews_beside_the_runs_are_no_runs(output: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy, symlinks=True)
+    (copy / "runs" / "code_mc" / "labels").mkdir()
+    (copy / "runs" / "code_mc" / "preview.html").write_text("")
+    assert len(overview(copy)["runs"]) == 2
+
+
 def test_an_empty_folder_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status(tmp_path) == 0
     assert "no runs in" in capsys.readouterr().out

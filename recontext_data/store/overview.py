@@ -1,11 +1,14 @@
 """What lies in an output folder, read off its manifests, locks and journals. Writes nothing and waits for nobody."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from recontext_data.errors import StoreError
 from recontext_data.store.run_folder import RunFolder
+
+_FINGERPRINT = re.compile("[0-9a-f]{16}")
 
 DONE, BUILDING, UNFINISHED, DAMAGED = "done", "building", "unfinished", "damaged"
 """A run's state: its manifest agrees with its files; somebody holds its lock; neither; its manifest cannot be read."""
@@ -19,7 +22,7 @@ def overview(output: Path) -> dict[str, Any]:
 
 def _runs(output: Path) -> Iterator[dict[str, Any]]:
     for path in sorted((output / "runs").glob("*/*")):
-        if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
+        if path.is_dir() and not path.is_symlink() and _FINGERPRINT.fullmatch(path.name):  # labels/ stands beside the runs
             yield _run(output, path)
 
 
