@@ -1,7 +1,7 @@
-"""Writes docs/options.md and the tables of docs/formats.md from the types: `python scripts/make_options.py`.
+"""Writes docs/options.md, the tables of docs/formats.md and the shown files of docs/extend: `python scripts/make_options.py`.
 
 What stands there is what the code says: every field with its type, its default and the string under it, every option of every
-verb, every column of every table. `tests/test_docs.py` compares.
+verb, every column of every table, and the examples as they are run. `tests/test_docs.py` compares.
 """
 
 import json
@@ -23,6 +23,7 @@ from recontext_data.options import configs_in, plain, type_text  # noqa: E402
 
 OPTIONS = ROOT / "docs" / "options.md"
 FORMATS = ROOT / "docs" / "formats.md"
+EXAMPLES = ROOT / "docs" / "examples"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 TABLES = {
@@ -30,6 +31,8 @@ TABLES = {
     "candidates.parquet": tables.CANDIDATES,
     "judgements.parquet": tables.JUDGEMENTS,
     "selection.parquet": tables.SELECTION,
+    "violations.parquet": tables.VIOLATIONS,
+    "labels.parquet": tables.LABELS,
     "arms/<arm>/, the training rows": tables.TRAINING_ROWS,
 }
 
@@ -90,7 +93,7 @@ def _config(config: type[Config], prefix: str, *, seen: set[type[Config]]) -> It
         deeper += [(f"{prefix}{name}", one) for one in inner]
         default = "required" if info.is_required() else _default(info.get_default(call_default_factory=True), inner=bool(inner))
         key = f"`{name}`" if name != "kind" else f"`kind: {info.default}`"
-        lines.append(f"| {key} | {_cell(type_text(info))} | {default} | {_cell(docs.get(name, ''))} |")
+        lines.append(f"| {key} | {_cell(type_text(info))} | {default} | {_cell(docs.get(name) or _about(name, inner))} |")
     if prefix or not seen:
         about = " ".join((config.__doc__ or "").split("\n\n")[0].split())
         yield f"{_escape(about)}\n"
@@ -102,6 +105,13 @@ def _config(config: type[Config], prefix: str, *, seen: set[type[Config]]) -> It
         kind = one.model_fields["kind"].default if "kind" in one.model_fields else None
         yield f"### {key}{f': {kind}' if isinstance(kind, str) else ''}\n"
         yield from _config(one, f"{key}.", seen=seen)
+
+
+def _about(name: str, inner: list[type[Config]]) -> str:
+    """For a section that has no string of its own, what its config says of itself."""
+    if name == "kind":
+        return "Says that it is this one."
+    return (inner[0].__doc__ or "").split("\n\n")[0] if inner else ""
 
 
 def _default(value: Any, *, inner: bool) -> str:
@@ -135,8 +145,20 @@ def formats_page(text: str) -> str:
     return f"{before}{BEGIN}\n\n{tables_section()}\n{END}{rest.partition(END)[2]}"
 
 
+def with_files(text: str) -> str:
+    """A page with every block that begins with `# file: NAME` filled from docs/examples."""
+
+    def filled(block: re.Match[str]) -> str:
+        source = (EXAMPLES / block[2]).read_text(encoding="utf-8")
+        return f"```{block[1]}\n# file: {block[2]}\n{source}```"
+
+    return re.sub(r"^```(\w+)\n# file: (\S+)\n.*?^```", filled, text, flags=re.MULTILINE | re.DOTALL)
+
+
 def main() -> None:
-    """Writes both."""
+    """Writes all of them."""
+    for page in sorted((ROOT / "docs" / "extend").glob("*.md")):
+        page.write_text(with_files(page.read_text(encoding="utf-8")), encoding="utf-8")
     OPTIONS.write_text(options_page(), encoding="utf-8")
     FORMATS.write_text(formats_page(FORMATS.read_text(encoding="utf-8")), encoding="utf-8")
 
