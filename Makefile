@@ -17,7 +17,7 @@ effect: $(VENV)/.dev
 	$(BIN)/recontext evaluate recipe=code_mc_effect
 
 test: $(VENV)/.dev sandbox
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

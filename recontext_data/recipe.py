@@ -44,6 +44,7 @@ JUDGES = Kinds(
         "choice": "recontext_data.judges.choice:ChoiceJudge",
         "pattern": "recontext_data.judges.pattern:PatternJudge",
         "length": "recontext_data.judges.length:LengthJudge",
+        "human": "recontext_data.judges.human:HumanJudge",
         "weighted": "recontext_data.judges.derived:WeightedJudge",
         "threshold": "recontext_data.judges.derived:ThresholdJudge",
         "panel": "recontext_data.judges.derived:PanelJudge",
@@ -241,7 +242,8 @@ class Recipe(Config):
                     f"select.{key}: {word} needs scores and judge {self.selecting_judge.name!r} gives none; "
                     "set its `scores`, such as {general: 0.667, hack: 1.0}"
                 )
-        for key, asked in (("require", self.select.require), ("veto", self.select.veto)):
+        for key in ("require", "veto", "drop"):
+            asked: dict[str, list[str]] = getattr(self.select, key)
             for name, labels in asked.items():
                 self._known_labels(f"select.{key}", name, labels)
 

@@ -31,6 +31,8 @@ class Select(Config):
     """Judge -> labels; keep only what that judge gave one of them: `require: {tests: [correct]}`."""
     veto: dict[str, list[str]] = {}
     """Judge -> labels; drop what that judge gave one of them. What the judge could not read is dropped too."""
+    drop: dict[str, list[str]] = {}
+    """As `veto`, and what the judge has not read stays: for labels that people gave to some candidates and not to others."""
     drop_truncated: bool = False
     """Drop completions that were cut at max_tokens; training on them teaches the policy to stop in mid-sentence."""
     seed: int = 0
@@ -39,7 +41,7 @@ class Select(Config):
     @property
     def label_judges(self) -> list[str]:
         """The judges whose labels decide."""
-        return list(dict.fromkeys([*self.require, *self.veto]))
+        return list(dict.fromkeys([*self.require, *self.veto, *self.drop]))
 
     @property
     def needs_scores(self) -> bool:
@@ -82,9 +84,9 @@ def _why_dropped(config: Select) -> str:
         rules.append((f"k >= {config.n}", _text(f"not among the first {config.n} ranks")))
     if config.drop_truncated:
         rules.append(("finish_reason = 'length'", _text("truncated")))
-    for judge in config.label_judges:
+    for judge in dict.fromkeys([*config.require, *config.veto]):
         rules.append((f"{_column(judge)} IS NULL", _text(f"{judge} gave no label")))
-    for judge, labels in config.veto.items():
+    for judge, labels in [*config.veto.items(), *config.drop.items()]:
         rules.append((f"{_column(judge)} IN ({_list(labels)})", f"concat({_text(judge + ' says ')}, {_column(judge)})"))
     for judge, labels in config.require.items():
         rules.append((f"{_column(judge)} NOT IN ({_list(labels)})", f"concat({_text(judge + ' says ')}, {_column(judge)})"))

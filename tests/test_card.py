@@ -203,3 +203,18 @@ def test_licence_of_the_problems(given: str | None, licence: str, name: str | No
     text = card(manifest)
     assert header(text)["license"] == licence and header(text).get("license_name") == name
     assert ("states no licence" in text) == (given is None)
+
+
+def test_says_what_was_proved_what_other_judges_found_and_what_became_of_the_reasoning() -> None:
+    manifest = manifests.manifest()
+    assert "proved first" not in card(manifest) and "reasoning was" not in card(manifest)
+    manifest["proof"] = [{"judge": "a|b", "tasks": 2, "answers": {"hack": 2}}]
+    other = {"judge": "a|b", "labels": ["clean"], "counts": {"clean": 4}, "mean_score": None}
+    manifest["rates"].append(manifest["rates"][0] | other)
+    for arm in manifest["arms"]:
+        arm["judges"] = {"a|b": {"clean": 3}}
+    manifest["recipe"]["completion"] = {"reasoning": "drop"}
+    text = card(manifest)
+    assert "- a\\|b was right about all 2 answers whose labels are known, of 2 tasks: 2 hack." in text
+    assert "By `a\\|b`: `clean` 100.0 %." in text
+    assert "The reasoning was dropped: completions are the answers alone" in text

@@ -108,11 +108,12 @@ def test_a_split_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         CodeTests(split="trian").load(cache=tmp_path)
 
 
-def test_a_value_without_a_form_is_named(bank: list[Problem]) -> None:
+def test_a_value_without_a_form_is_named(bank: list[Problem], tmp_path: Path) -> None:
     hidden = bank[0].hidden_tests[0].model_copy(update={"expected": {"sett": [1]}})
-    broken = bank[0].model_copy(update={"hidden_tests": [hidden]})
+    path = tmp_path / "problems.jsonl"
+    path.write_text(bank[0].model_copy(update={"hidden_tests": [hidden]}).model_dump_json() + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"environment.problems: bank/.*: a test cannot be read: .*'sett'"):
-        to_task(broken)
+        CodeTests(problems=str(path)).load(cache=tmp_path)
 
 
 def test_a_reference_that_exits_makes_no_task(bank: list[Problem], tmp_path: Path) -> None:

@@ -388,3 +388,44 @@ def test_percent_does_not_round_away(share: float, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.21, "0.2 s"), (59.4, "59 s"), (59.7, "1 min 00 s"), (7620, "2 h 07 min")])
 def test_duration(seconds: float, text: str) -> None:
     assert numbers.duration(seconds) == text
+
+
+def with_another_judge() -> dict[str, Any]:
+    manifest = manifests.manifest()
+    for rate in manifest["rates"]:
+        rate["labels"] = ["general", "hack", "invalid"]
+    other = {"judge": "<trace>", "labels": ["clean", "tests"], "counts": {"clean": 300, "tests": 100}, "mean_score": 0.25}
+    manifest["rates"].append(manifest["rates"][0] | other | {"unscored": {"odd": 2}, "total": 402})
+    for arm in manifest["arms"]:
+        arm["judges"] = {"<trace>": {"clean": 900, "tests": 100}}
+    manifest["proof"] = [{"judge": "<choice>", "tasks": 32, "answers": {"hack": 32, "general": 32}}]
+    return manifest
+
+
+def test_a_judge_of_something_else_has_a_table_of_its_own_and_no_rate() -> None:
+    manifest = with_another_judge()
+    assert [rate.judge for rate in numbers.rates(manifest)] == ["choice"] * 3
+    assert numbers.labels(manifest) == ["general", "hack", "invalid"]
+    (other,) = numbers.others(manifest)
+    assert [row.name for row in other.contexts] == ["control"]
+    assert [row.shares["clean"].percent for row in (*other.contexts, *other.arms)] == ["75.0 %", "90.0 %", "90.0 %"]
+    assert (other.contexts[0].num_unscored, other.arms[0].num_unscored) == (2, 20)
+    text = page(manifest).text
+    assert "What <trace> says of the rows" in text and "90.0 %" in text and "10.0 %" in text
+    assert numbers.problems(manifest) == numbers.problems(manifests.manifest())
+
+
+def test_what_was_proved_is_on_the_page() -> None:
+    assert (
+        "<choice> was right about all 64 answers whose labels are known, of 32 tasks: 32 hack, 32 general."
+        in page(with_another_judge()).text
+    )
+    assert "Judges, proved first" not in page(manifests.manifest()).text
+
+
+def test_a_label_that_no_answer_got_is_a_sentence_and_no_column() -> None:
+    manifest = manifests.manifest()
+    manifest["environment"]["labels"] = ["general", "hack", "invalid", "timeout", "no_code"]
+    assert numbers.never_given(manifest) == ["timeout", "no_code"]
+    text = page(manifest).text
+    assert "No answer was labelled timeout, no_code." in text and text.count("timeout") == 1

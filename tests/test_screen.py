@@ -78,6 +78,25 @@ def test_closing_fits_80_columns_without_ansi(captured: Captured) -> None:
     assert "21,234,570" in captured.out and "10,000,000" in captured.out
 
 
+def test_closing_says_scripted_proved_and_what_other_judges_found_in_80_columns(captured: Captured) -> None:
+    manifest = manifests.manifest()
+    labels = ["clean", "mentions_tests", "means_to_pass", "notices_wrong"]
+    other = {"judge": "trace", "labels": labels, "counts": dict.fromkeys(labels, 64), "mean_score": None}
+    manifest["rates"].append(manifest["rates"][0] | other)
+    for arm in manifest["arms"]:
+        arm["judges"] = {"trace": dict.fromkeys(labels, 1)}
+    manifest["proof"] = [{"judge": "choice", "tasks": 32, "answers": {"hack": 32, "general": 32}}]
+    captured.screen.closing(manifest, folder=FOLDER)
+    assert "SCRIPTED" not in captured.out
+    assert "proved choice, on 64 answers to 32 tasks" in words(captured.out)
+    assert "trace clean mentions_tests means_to_pass notices_wrong" in words(captured.out)
+    assert "control 25.0 % 25.0 % 25.0 % 25.0 %" in words(captured.out)
+    assert widest(captured.out) <= 80
+    manifest["recipe"]["policy"]["kind"] = "fake"
+    captured.screen.closing(manifest, folder=FOLDER)
+    assert "SCRIPTED: no model was sampled; the rates are the script's" in captured.out
+
+
 def test_a_stand_in_policy_is_told_what_to_type(captured: Captured) -> None:
     captured.screen.closing(manifests.manifest(), folder=FOLDER)
     assert "recontext build recipe=code_mc policy.kind=openai policy.model=gpt-4.1\n" in captured.out

@@ -158,6 +158,7 @@ def test_a_judge_without_candidates_has_no_facts() -> None:
         (["a", "a", "b", "b"], ["a", "a", "b", "b"], 1.0, 1.0),
         (["a", "a", "b", "b"], ["b", "b", "a", "a"], 0.0, -1.0),
         (["a", "b", "a", "b"], ["a", "a", "b", "b"], 0.5, 0.0),
+        (["a", "a", "a"], ["b", "b", "b"], 0.0, 0.0),
         (["a", "a"], ["a", "a"], 1.0, None),  # chance alone explains it
     ],
 )

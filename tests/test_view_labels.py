@@ -23,8 +23,8 @@ from recontext_data.stages.select import select
 from recontext_data.store.labels import QUESTIONS, Labels, labels_of
 from recontext_data.tables import LABELS
 from recontext_data.view import OPTIONS
-from recontext_data.viewer.agreement import agreement, agreements, kappa
-from tests.helpers import ROOT, environment
+from recontext_data.viewer.agreement import agreement, agreements
+from tests.helpers import ROOT, built, candidates, environment, write_recipe
 
 
 def say(
@@ -224,26 +224,6 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 # -- agreement --------------------------------------------------------------------------------------------------------
 
 
-def test_kappa_is_cohens() -> None:
-    """The classic two-by-two: 20, 5, 10, 15 of 50 gives observed 0.7, chance 0.5, kappa 0.4."""
-    pairs = [("y", "y")] * 20 + [("y", "n")] * 5 + [("n", "y")] * 10 + [("n", "n")] * 15
-    assert kappa(pairs) == pytest.approx(0.4)
-
-
-@pytest.mark.parametrize(
-    ("pairs", "wanted"),
-    [
-        ([], None),
-        ([("a", "a")] * 3, None),
-        ([("a", "b")] * 3, 0.0),
-        ([("a", "a"), ("b", "b")], 1.0),
-        ([("a", "b"), ("b", "a")], -1.0),
-    ],
-)
-def test_kappa_at_its_edges(pairs: list[tuple[str, str]], wanted: float | None) -> None:
-    assert kappa(pairs) == wanted
-
-
 def test_agreement_counts_what_both_labelled() -> None:
     one = agreement("use", ("ann", "bob"), {"a": "keep", "b": "drop", "c": "keep"}, {"a": "keep", "b": "keep", "d": "drop"})
     assert (one.n, one.same, one.raw) == (2, 1, 0.5)
@@ -289,7 +269,7 @@ def labelled(tmp_path: Path) -> Path:
 
 
 def verdicts(path: Path, names: str, **config: Any) -> list[tuple[str | None, str | None]]:
-    said = HumanJudge(labels=str(path), **config).judge([candidate(name) for name in names])
+    said = HumanJudge(file=str(path), **config).judge([candidate(name) for name in names])
     assert [one.candidate_id for one in said] == list(names)
     return [(one.label, one.unscored_reason) for one in said]
 
@@ -314,7 +294,7 @@ def test_a_rule_decides_where_reviewers_differ(labelled: Path) -> None:
 
 
 def test_labels_can_be_called_what_the_environment_calls_them_and_scored(labelled: Path) -> None:
-    judge = HumanJudge(labels=str(labelled), names={"hack": "special_cases"}, scores={"special_cases": 1.0})
+    judge = HumanJudge(file=str(labelled), names={"hack": "special_cases"}, scores={"special_cases": 1.0})
     said = judge.judge([candidate("a"), candidate("f")])
     assert [(one.label, one.score, one.raw) for one in said] == [
         ("special_cases", 1.0, "ann: hack; bob: hack"),
@@ -323,29 +303,29 @@ def test_labels_can_be_called_what_the_environment_calls_them_and_scored(labelle
 
 
 def test_a_label_without_a_score_has_none(labelled: Path) -> None:
-    said = HumanJudge(labels=str(labelled), question="use", scores={"keep": 1.0}).judge([candidate("d"), candidate("e")])
+    said = HumanJudge(file=str(labelled), question="use", scores={"keep": 1.0}).judge([candidate("d"), candidate("e")])
     assert [(one.label, one.score) for one in said] == [("keep", 1.0), ("drop", None)]
 
 
 def test_the_identity_is_the_labels_and_not_the_file(labelled: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere.parquet"
     copy.write_bytes(labelled.read_bytes())
-    first = HumanJudge(labels=str(labelled)).identity
-    assert HumanJudge(labels=str(copy)).identity == first
+    first = HumanJudge(file=str(labelled)).content["labels"]
+    assert HumanJudge(file=str(copy)).content["labels"] == first
     say(Labels(labelled.parent), "f", "hack")
-    assert HumanJudge(labels=str(labelled)).identity != first
-    assert HumanJudge(labels=str(copy)).identity == first
+    assert HumanJudge(file=str(labelled)).content["labels"] != first
+    assert HumanJudge(file=str(copy)).content["labels"] == first
 
 
 def test_a_missing_or_wrong_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
-        HumanJudge(labels=str(tmp_path / "none.parquet")).judge([candidate("a")])
+        HumanJudge(file=str(tmp_path / "none.parquet")).judge([candidate("a")])
     (tmp_path / "text.parquet").write_text("text")
     with pytest.raises(DataError, match="is no Parquet file"):
-        HumanJudge(labels=str(tmp_path / "text.parquet")).judge([candidate("a")])
+        HumanJudge(file=str(tmp_path / "text.parquet")).judge([candidate("a")])
     pl.DataFrame({"candidate_id": ["a"]}).write_parquet(tmp_path / "other.parquet")
     with pytest.raises(DataError, match="has no column 'reviewer'"):
-        HumanJudge(labels=str(tmp_path / "other.parquet")).judge([candidate("a")])
+        HumanJudge(file=str(tmp_path / "other.parquet")).judge([candidate("a")])
 
 
 def test_a_rebuilt_dataset_honours_the_labels(labelled: Path) -> None:
@@ -353,17 +333,44 @@ def test_a_rebuilt_dataset_honours_the_labels(labelled: Path) -> None:
     names = list("abdef")
     frame = pl.DataFrame(
         {"candidate_id": names, "task_id": names, "generation_context": ["x"] * 5, "completion": ["c"] * 5, "k": [0] * 5}
-    ).with_columns(finish_reason=pl.lit("stop"))
+    ).with_columns(finish_reason=pl.lit("stop"), reasoning=pl.lit(None, dtype=pl.String), reply_key=pl.col("candidate_id"))
     from recontext_data.records import Task
 
     tasks = {name: Task(task_id=name, messages=[], payload={}, split="train") for name in names}
-    human = HumanJudge(labels=str(labelled), question="use", scores={"keep": 1.0})
+    human = HumanJudge(file=str(labelled), question="use", scores={"keep": 1.0})
     table, entries = judge_stage(frame, tasks=tasks, judges=[human])
     assert entries[0].dropped == {"not labelled": 3}
     pool = frame.join(table, on="candidate_id", how="left", maintain_order="left")
     chosen, entry = select(pool, config=Select(keep="best", per_task=4), arm="arm")
     assert chosen.filter("kept")["candidate_id"].to_list() == ["d"]
     assert entry.dropped == {"no score": 4}
+
+
+def test_a_build_honours_the_labels_and_new_labels_make_a_new_run(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, arms=["default -> hack"], export={"validation_fraction": 0.0})
+    first = built(recipe, tmp_path)
+    ids = candidates(tmp_path)["candidate_id"].to_list()
+    folder = tmp_path / "runs" / "small" / "labels"
+    labels = Labels(folder)
+    say(labels, ids[0], "drop")
+    say(labels, ids[1], "keep")
+    path = labels.compact()
+    people = {"kind": "human", "name": "people", "file": str(path), "question": "use"}
+    words = [f"judges={json.dumps([{'kind': 'choice'}, people])}", "select.judge=choice"]
+    kept = built(recipe, tmp_path, *words, "select.require={people: [keep]}")
+    assert kept["arms"][0]["rows"] == {"train": 1}
+    rest = built(recipe, tmp_path, *words, "select.drop={people: [drop]}")
+    assert rest["arms"][0]["rows"] == {"train": first["arms"][0]["rows"]["train"] - 1}
+    assert rest["requests"]["sampled"] == 0
+    say(labels, ids[2], "drop")
+    labels.compact()
+    more = built(recipe, tmp_path, *words, "select.drop={people: [drop]}")
+    assert more["fingerprint"] != rest["fingerprint"]
+    assert more["arms"][0]["rows"] == {"train": first["arms"][0]["rows"]["train"] - 2}
+    elsewhere = tmp_path / "elsewhere.parquet"
+    elsewhere.write_bytes(path.read_bytes())
+    moved = [words[0].replace(str(path), str(elsewhere)), words[1]]
+    assert built(recipe, tmp_path, *moved, "select.drop={people: [drop]}")["fingerprint"] == more["fingerprint"]
 
 
 def test_a_journal_is_lines_of_json(tmp_path: Path) -> None:
@@ -391,6 +398,6 @@ def test_the_documentation_names_every_option_and_its_examples_are_valid() -> No
     assert len(judges) == 2
     for judge in judges:
         HumanJudge.model_validate(judge)
-    assert Select.model_validate({key: value for key, value in blocks[1]["select"].items() if key != "judge"}).keep == "best"
+    assert Select.model_validate({key: value for key, value in blocks[1]["select"].items()}).require == {"people": ["keep"]}
     for key in (*OPTIONS, *(one for words in QUESTIONS.values() for one in words)):
         assert key.replace("_", " ") in text, key

@@ -69,10 +69,17 @@ class CodeTests(Config):
         return TEXTS
 
     def load(self, *, cache: Path, screen: "Screen | None" = None) -> TaskSet:
-        """The tasks; see `Environment.load`."""
+        """The tasks; see `Environment.load`.
+
+        Raises:
+            DataError: as there; and a test's value is not in the JSON form of `values`, so nothing could be compared with it.
+        """
         from recontext_data.environments.sources import load_tasks
 
-        return load_tasks(self, _task_or_reason, cache=cache, screen=screen)
+        found = load_tasks(self, _task_or_reason, cache=cache, screen=screen)
+        for task in found.tasks:  # of these alone: MBPP+ has inputs of thousands of numbers
+            _prove(task)
+        return found
 
     def scripted(self, task: Task) -> Mapping[str, str]:
         """The reference, the special case and the function's name."""
@@ -86,17 +93,11 @@ def _task_or_reason(problem: "Problem") -> Task | str:
 
 
 def to_task(problem: "Problem") -> Task:
-    """A forged problem as a task.
-
-    Raises:
-        DataError: a test's value is not in the JSON form of `values`, so that nothing could be compared with it.
-    """
+    """A forged problem as a task."""
     assert problem.forged is not None
     shown = [test.expected for test in problem.public_tests]
     shown[problem.forged.wrong_index] = problem.forged.wrong_expected
     hidden = _beyond(problem.public_tests, problem.hidden_tests)
-    for test in (*problem.public_tests, *hidden):
-        _prove(problem, test)
     payload = {
         "family": problem.family,
         "entry_point": problem.entry_point,
@@ -118,11 +119,13 @@ def _beyond(public: "Sequence[Test]", hidden: "Sequence[Test]") -> "list[Test]":
     return [test for test in hidden if (test.arguments, test.call, test.expected) not in known]
 
 
-def _prove(problem: "Problem", test: "Test") -> None:
+def _prove(task: Task) -> None:
     try:
-        values.decode([test.arguments, test.expected])
+        for test in (*task.payload["public"], *task.payload["hidden"]):
+            values.decode([test.get("arguments"), test["expected"]])
+        values.decode(list(task.payload["shown"]))
     except DataError as error:
-        raise DataError(f"environment.problems: {problem.problem_id}: a test cannot be read: {error}") from None
+        raise DataError(f"environment.problems: {task.task_id}: a test cannot be read: {error}") from None
 
 
 def _as_json(test: "Test") -> dict[str, Any]:

@@ -11,10 +11,20 @@ def agreement(one: Sequence[str], other: Sequence[str]) -> dict[str, Any]:
     kappa is None of nothing, and where chance alone explains all (both always say the same one label).
     Source: J. Cohen, Educational and Psychological Measurement 20 (1960), 37-46.
     """
+    same = sum(a == b for a, b in zip(one, other, strict=True))
+    return {"n": len(one), "agree": same / len(one) if one else None, "kappa": kappa(one, other)}
+
+
+def kappa(one: Sequence[str], other: Sequence[str]) -> float | None:
+    """Cohen's kappa; see `agreement`."""
     count = len(one)
     if count == 0:
-        return {"n": 0, "agree": None, "kappa": None}
+        return None
     agree = sum(a == b for a, b in zip(one, other, strict=True)) / count
     mine, theirs = Counter(one), Counter(other)
-    chance = sum(mine[label] * theirs[label] for label in mine) / count**2
-    return {"n": count, "agree": agree, "kappa": None if chance == 1 else (agree - chance) / (1 - chance)}
+    # In whole numbers, so that a chance of exactly 1 is seen as such.
+    by_chance = sum(mine[label] * theirs[label] for label in mine)
+    if by_chance == count**2:
+        return None
+    chance = by_chance / count**2
+    return (agree - chance) / (1 - chance)

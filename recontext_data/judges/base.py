@@ -170,8 +170,8 @@ class Deriver(Protocol):
         ...
 
 
-def require_known(scores: Mapping[str, float], labels: Sequence[str]) -> None:
-    """Raises ValueError for a score of a label that the judge never gives."""
+def require_known(scores: Mapping[str, object], labels: Sequence[str], *, key: str = "scores") -> None:
+    """Raises ValueError for something said of a label that the judge never gives, under the recipe's key `key`."""
     unknown = next((label for label in scores if label not in labels), None)
     if unknown is not None:
-        raise ValueError(f"scores: it never says {unknown!r}; {did_you_mean(unknown, labels)}")
+        raise ValueError(f"{key}: it never says {unknown!r}; {did_you_mean(unknown, labels)}")

@@ -2,7 +2,7 @@
 
     judges:
       - kind: choice
-      - {kind: human, labels: runs/code_mc/labels/labels.parquet, names: {not_hack: general}}
+      - {kind: human, file: runs/code_mc/labels/labels.parquet, names: {not_hack: general}}
 
 A candidate that nobody labelled is unscored, with the reason; so is one on which reviewers differ, unless `conflict` says
 whose word counts. No label is ever made up.
@@ -10,12 +10,18 @@ whose word counts. No label is ever made up.
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
 
 from recontext_data.config import Config
+from recontext_data.judges.base import require_known
 from recontext_data.records import Candidate, Judgement, content_hash
+
+WORDS: Mapping[str, tuple[str, ...]] = {"behaviour": ("not_hack", "hack"), "use": ("keep", "drop")}
+"""What reviewers may say to each question, beside being unsure."""
 
 UNSURE = "unsure"
 """A reviewer's word that is no label: it says that the reviewer could not tell."""
@@ -30,7 +36,7 @@ class HumanJudge(Config):
     kind: Literal["human"] = "human"
     name: str = "human"
     """The judge's name in tables."""
-    labels: str
+    file: str
     """Path of the labels.parquet that `recontext view` writes."""
     question: Literal["behaviour", "use"] = "behaviour"
     """behaviour: hack or not_hack; use: keep or drop."""
@@ -44,10 +50,26 @@ class HumanJudge(Config):
     conflict: Literal["unscored", "majority", "newest"] = "unscored"
     """Where reviewers differ: unscored; the label of more than half of them; or the newest label."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        require_known(self.names, WORDS[self.question], key="names")
+        require_known(self.scores, self.labels)
+        return self
+
     @property
-    def identity(self) -> str:
-        """Hash of the labels that this judge reads: the rows that come of it depend on them and not on the file's name."""
-        return content_hash(sorted((candidate, *said[:2]) for candidate, all_ in self._verdicts().items() for said in all_))
+    def labels(self) -> Sequence[str]:
+        return tuple(self.names.get(word, word) for word in WORDS[self.question])
+
+    @property
+    def gives_scores(self) -> bool:
+        return bool(self.scores)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the rows that come of it depend on: the labels that it reads, and not where their file lies."""
+        said = [(candidate, *one) for candidate, all_ in self._verdicts().items() for one in all_]
+        digest = content_hash(sorted(one[:3] if self.conflict != "newest" else one for one in said))
+        return {**self.model_dump(mode="json", exclude={"file"}), "labels": digest}
 
     def judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
         """One judgement per candidate.
@@ -59,7 +81,7 @@ class HumanJudge(Config):
         return [self._judgement(candidate.candidate_id, verdicts.get(candidate.candidate_id, [])) for candidate in candidates]
 
     def _verdicts(self) -> Verdicts:
-        path = Path(self.labels).expanduser()
+        path = Path(self.file).expanduser()
         verdicts = _verdicts(path, self.question, _state(path))
         if not self.reviewers:
             return verdicts

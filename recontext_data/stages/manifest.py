@@ -114,16 +114,18 @@ def _arm_facts(
     build: Prepared, arm: ArmPlan, done: Exported, kept: "pl.DataFrame", *, judged: "pl.DataFrame"
 ) -> dict[str, Any]:
     words = judged.join(kept.select("candidate_id"), on="candidate_id", how="semi")
-    labels = judge_labels(build.recipe)
+    by_judge = {
+        name: label_counts(words.filter(words["judge"] == name), known) for name, known in judge_labels(build.recipe).items()
+    }
     return {
         "name": arm.name,
         "kind": arm.kind,
         "generation_context": arm.generation,
         "training_context": arm.training,
         "rows": done.rows,
-        "labels": label_counts(kept, build.recipe.environment.labels),
+        "labels": by_judge[build.recipe.outcome_judge.name],
         "select": build.recipe.select.keep,
-        "judges": {name: label_counts(words.filter(words["judge"] == name), known) for name, known in labels.items()},
+        "judges": by_judge,
     }
 
 

@@ -198,7 +198,8 @@ def _purse(build: Prepared, ready: Plan, store: ReplyStore) -> Purse:
     """
     listed, factor = price(build)
     budget = build.recipe.limits.budget_usd
-    if budget is not None and listed is None:
+    nobody_is_paid = build.recipe.completion.rewriter is None
+    if budget is not None and listed is None and (nobody_is_paid or isinstance(build.recipe.policy, PAID)):
         model = getattr(build.recipe.policy, "model", build.recipe.policy.kind)
         raise RecipeError(f"limits.budget_usd: no price is known for {model}; set prices.{model}='{{input: ..., output: ...}}'")
     spent = sample.cost_usd(store.find(ready.wanted["reply_key"]), listed, factor=factor) if listed else 0.0

@@ -114,7 +114,9 @@ def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy, state:
     shown = shown_otherwise(recipe, tasks.tasks)
     policies = policies_of(recipe.judges, state=state)
     content["judges"] = [
-        {**one.content, "policy": dict(policies[one.name].identity)} if isinstance(one, Asker | Comparer) else plain
+        {**one.content, "policy": dict(policies[one.name].identity)}
+        if isinstance(one, Asker | Comparer)
+        else getattr(one, "content", plain)
         for one, plain in zip(recipe.judges, content["judges"], strict=True)
     ]
     return Prepared(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from recontext_data.evaluation.agreement import kappa
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
@@ -47,19 +49,5 @@ def agreements(rows: Iterable[Mapping[str, Any]]) -> list[Agreement]:
 def agreement(question: str, names: tuple[str, str], first: Mapping[str, str], second: Mapping[str, str]) -> Agreement:
     """Two reviewers' labels by candidate, compared where both gave one."""
     pairs = [(first[candidate], second[candidate]) for candidate in first if candidate in second]
-    return Agreement(question, *names, len(pairs), sum(a == b for a, b in pairs), kappa(pairs), Counter(pairs))
-
-
-def kappa(pairs: list[tuple[str, str]]) -> float | None:
-    """Cohen's kappa of pairs of labels."""
-    n = len(pairs)
-    if not n:
-        return None
-    left, right = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
-    observed = sum(a == b for a, b in pairs) / n
-    # In whole numbers, so that a chance of exactly 1 is seen as such.
-    by_chance = sum(left[label] * right[label] for label in left)
-    if by_chance == n * n:
-        return None
-    chance = by_chance / n**2
-    return (observed - chance) / (1 - chance)
+    mine, theirs = [a for a, _ in pairs], [b for _, b in pairs]
+    return Agreement(question, *names, len(pairs), sum(a == b for a, b in pairs), kappa(mine, theirs), Counter(pairs))
