@@ -57,7 +57,7 @@ $(VENV)/.base: $(VENV)/.venv pyproject.toml constraints.txt
 # torch first, by its exact version: any looser requirement may fetch gigabytes of GPU libraries.
 $(VENV)/.dev: $(VENV)/.base
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[local,dev]'
+	$(PIP) -e '.[local,docs,dev]'
 	touch $@
 
 # Only code that was not written here needs a sandbox; without one the tests that run such code say that they skip.
