@@ -359,6 +359,18 @@ def test_the_figures_of_the_statistics_page_are_what_the_code_says(capsys: pytes
         assert f"seen with a probability of {said_there} %" in capsys.readouterr().out
 
 
+def test_every_script_and_target_that_is_named_is_there() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for name in re.findall(r"`make ([a-z]+)`", text):
+        assert name in targets, name
+    named = re.findall(r"python ((?:benchmarks|scripts)/\w+\.py)", text)
+    named += [f"benchmarks/{name}.py" for name in re.findall(r"python -m benchmarks\.(\w+)", text)]
+    assert named
+    for name in named:
+        assert (ROOT / name).is_file(), name
+
+
 PICTURES = sorted((DOCS / "pictures").glob("*.svg"))
 
 
