@@ -1,12 +1,13 @@
 # demo: set up and build code_mc with the embedded policy.  test: set up and run the tests.
 # effect: set up torch as well, train the embedded policy on the datasets, measure every model under every context.
+# docs: build the documentation into site/, strictly.
 # check: types, lint, format.  bench: the measurements of benchmarks/.  tiny: train the embedded policy again.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo effect test check bench tiny bank schema clean sandbox
+.PHONY: demo effect test check bench docs tiny bank schema clean sandbox
 
 demo: $(VENV)/.base
 	$(BIN)/recontext build recipe=code_mc
@@ -26,6 +27,10 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev sandbox
 	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
+docs: $(VENV)/.base
+	$(PIP) -e '.[docs]'
+	$(BIN)/properdocs build --strict
+
 tiny: $(VENV)/.dev
 	$(BIN)/python scripts/make_tiny.py
 
@@ -34,9 +39,10 @@ bank: $(VENV)/.dev
 
 schema: $(VENV)/.dev
 	$(BIN)/python scripts/make_schema.py
+	$(BIN)/python scripts/make_options.py
 
 clean:
-	rm -rf $(VENV) dist build runs replies cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist build site runs replies cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -51,7 +57,7 @@ $(VENV)/.base: $(VENV)/.venv pyproject.toml constraints.txt
 # torch first, by its exact version: any looser requirement may fetch gigabytes of GPU libraries.
 $(VENV)/.dev: $(VENV)/.base
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[local,dev]'
+	$(PIP) -e '.[local,docs,dev]'
 	touch $@
 
 # Only code that was not written here needs a sandbox; without one the tests that run such code say that they skip.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recontext_data.errors import RecipeError, RecontextError, did_you_mean
+from recontext_data.reports import modes
 
 # Pydantic looks for plugins by reading every installed package's metadata, a tenth of a second where there are many; one
 # that watches validation has nothing to see in a command line. Set before pydantic is imported, and only by the verbs.
@@ -25,6 +26,7 @@ VERBS = {
     "publish": "take the datasets to a hub, a fine-tuning API, or files that trainers read",
     "replies": "what was sampled and is stored: count, check, find, prune",
     "view": "read, compare and label what was built, in a browser on this machine",
+    "status": "what is here: runs with their rows, spend and failures, builds under way, stores",
     "power": "what an evaluation can see: from rates, tasks and seeds to the smallest visible effect",
 }
 HELP = ("-h", "--help", "help")
@@ -48,6 +50,7 @@ RUN_OPTIONS = {
     "recipe": ("text", "the name of a shipped recipe, or a path to a YAML file"),
     "output": ("folder", "where runs/ and replies/ are; the working directory unless set"),
     "dry_run": ("true | false", "print what would be sampled and what it would cost; nothing is sent or written"),
+    **modes.OPTION,
 }
 
 
@@ -84,27 +87,47 @@ def _flag(key: str, value: str) -> bool:
 
 
 def guarded(job: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
-    """Runs a verb; a known error becomes one line on stderr and its exit code."""
+    """Runs a verb in the mode that `screen=` says; a known error becomes one line on stderr and its exit code."""
     try:
-        code = job(words)
-        sys.stdout.flush()  # here, where a reader that left can be told from an error
-        return code
-    except RecontextError as error:
+        rest, mode = modes.take_out(words)
+    except RecipeError as error:
         return fail(error)
-    except KeyboardInterrupt:
-        print("interrupted: every reply that was counted is kept; the same command continues", file=sys.stderr)
-        return 130
+    try:
+        with modes.speaking(mode):
+            code = _run(job, rest)
+            sys.stdout.flush()  # here, where a reader that left can be told from an error
+        return code
     except BrokenPipeError:
         # The reader (`| head`) left. Python would try to write the rest once more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
+def _run(job: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
+    try:
+        return job(words)
+    except RecontextError as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        _say("interrupted", "every reply that was counted is kept; the same command continues", exit_code=130)
+        return 130
+
+
 def fail(error: RecontextError) -> int:
     """One line on stderr, whatever the message holds."""
-    line = " ".join(str(error).split())
-    print(f"error: {line}", file=sys.stderr)
+    _say("error", str(error), error=type(error).__name__, exit_code=error.exit_code)
     return error.exit_code
+
+
+def _say(event: str, text: str, **facts: Any) -> None:
+    from recontext_data.reports.text import visible
+
+    line = visible(" ".join(text.split()))
+    if modes.mode() == "json":
+        modes.emit(sys.stderr, {"event": event, "text": line, **facts})
+        return
+    head = f"\x1b[31m{event}:\x1b[0m" if modes.has_colour(sys.stderr) else f"{event}:"
+    print(head, line, file=sys.stderr)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -105,19 +105,20 @@ def keys_at(path: list[str]) -> list[str]:
         found: list[type[Config]] = []
         for model in models:
             info = model.model_fields.get(part)
-            found += _configs_in(info.annotation, info.metadata) if info else []
+            found += configs_in(info.annotation, info.metadata) if info else []
         # A part that is no field is a list's index or a mapping's key: what it leads to was found a step before.
         models = found or models
     return sorted({name for model in models for name in model.model_fields})
 
 
-def _configs_in(annotation: Any, metadata: typing.Sequence[Any] = ()) -> list[type[Config]]:
+def configs_in(annotation: Any, metadata: typing.Sequence[Any] = ()) -> list[type[Config]]:
+    """The configs that a field of this type may hold; of every kind where there are kinds."""
     kinds = next((mark for mark in (annotation, *metadata) if isinstance(mark, Kinds)), None)
     if kinds is not None:
         return kinds.configs()
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
-    return [config for part in typing.get_args(annotation) for config in _configs_in(part)]
+    return [config for part in typing.get_args(annotation) for config in configs_in(part)]
 
 
 def verb_help(verb: str, arguments: Arguments, *, section: str, own: typing.Mapping[str, tuple[str, str]]) -> int:

@@ -13,6 +13,7 @@ from recontext_data.cli import HELP, guarded
 from recontext_data.errors import RecipeError, did_you_mean
 from recontext_data.evaluation.power import Design, Noise, detectable, power, treated_rate
 from recontext_data.evaluation.statistics import ONE_SEED
+from recontext_data.reports import modes
 
 OPTIONS = {
     "base": ("number", "the rate of misbehaviour without the treatment, 0..1; required"),
@@ -47,14 +48,14 @@ def main(words: Sequence[str] | None = None) -> int:
 def _main(words: Sequence[str]) -> int:
     if not words or any(word in HELP for word in words):
         print(f"usage: recontext power {EXAMPLE} [key=value ...]\n")
-        for key, (type_, meaning) in OPTIONS.items():
+        for key, (type_, meaning) in {**OPTIONS, **modes.OPTION}.items():
             print(f"{key}: {type_}\n    {meaning}")
         return 0
     values = _values(words)
     try:
         design, base = _design(values), values["base"]
         treated = treated_rate(base, values.get("effect", 0.0))
-        print("\n".join(_lines(base, treated, values.get("effect"), design)))
+        _show(base, treated, values.get("effect"), design)
     except ValueError as error:
         raise RecipeError(str(error)) from None
     return 0
@@ -124,6 +125,18 @@ def _lines(base: float, treated: float, effect: float | None, design: Design) ->
     if design.seeds == 1:
         lines.append(f"  {ONE_SEED}; the numbers are about two models, not about two ways of training")
     return [*lines, "", *_table(base, effect, design), "", *wrap(_assumed(noise), width=WIDTH)]
+
+
+def _show(base: float, treated: float, effect: float | None, design: Design) -> None:
+    from dataclasses import asdict
+
+    from recontext_data.reports.screen import Screen
+
+    screen = Screen()
+    facts = {"base": base, "treated": treated, "effect": effect, "design": asdict(design), "wanted_power": WANTED}
+    seen = None if effect is None else power(base, effect, design)
+    if not screen.result("power", {**facts, "power": seen, "smallest": detectable(base, design, wanted=WANTED)}):
+        print("\n".join(_lines(base, treated, effect, design)))
 
 
 def _table(base: float, effect: float | None, design: Design) -> list[str]:

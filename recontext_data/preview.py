@@ -77,7 +77,7 @@ def preview(loaded: Loaded, arguments: Arguments, *, examples: int) -> int:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, lambda target: target.write_text(text, encoding="utf-8"))
-        print(f"preview   {path}")
+        screen.line(f"preview   {path}")
     return 0
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from recontext_data.cli import HELP, guarded
 from recontext_data.errors import RecipeError, did_you_mean
+from recontext_data.reports import modes
 
 TARGETS = {
     "hub": ("hub", "the Hugging Face Hub or one of your own: datasets, adapters and models"),
@@ -28,6 +29,7 @@ OWN = {
     "to": (" | ".join(TARGETS), "where to; required"),
     "run": ("text", "the folder of a run, or a recipe's name for its latest run"),
     "output": ("folder", "where runs/ is; the working directory unless set"),
+    **modes.OPTION,
 }
 
 

@@ -12,11 +12,12 @@
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.cli import HELP, Arguments, guarded, parse
 from recontext_data.errors import RecipeError, did_you_mean
+from recontext_data.reports import modes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,6 +43,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _main(words: Sequence[str]) -> int:
     if any(word in HELP for word in words):
         print(__doc__)
+        print("".join(f"{key}: {type_}\n    {meaning}\n" for key, (type_, meaning) in modes.OPTION.items()))
         return 0
     action, rest = (words[0], words[1:]) if words and "=" not in words[0] else ("count", words)
     if action not in ACTIONS:
@@ -85,6 +87,9 @@ def count(arguments: Arguments) -> int:
     if _is_empty(store):
         return 0
     facts = summary(store)
+    if _result("replies", {**asdict(facts), "folder": store.folder, "models": facts.models.to_dicts()}):
+        _print_warnings(store)
+        return 0
     print(f"{store.folder}: {_many(facts.replies, 'reply', 'replies')}, {_size(facts.bytes)}")
     print(f"  in {_many(facts.segments, 'segment')} and {_many(facts.journals, 'open journal')}")
     _print_models(facts.models)
@@ -107,8 +112,11 @@ def check(arguments: Arguments) -> int:
         files, replies = files + 1, replies + found.replies
         if found.wrong is not None:
             wrong += 1
-            print(found.name)
-            _print_folded("  ", found.wrong)
+            if not _result("damaged", asdict(found)):
+                print(found.name)
+                _print_folded("  ", found.wrong)
+    if _result("check", {"folder": store.folder, "files": files, "replies": replies, "damaged": wrong}):
+        return 1 if wrong else 0
     verdict = "all good" if not wrong else f"{wrong} with damage"
     print(f"{store.folder}: {_many(files, 'file')} read, {_many(replies, 'reply', 'replies')}, {verdict}")
     return 1 if wrong else 0
@@ -135,11 +143,15 @@ def prune(arguments: Arguments) -> int:
     if table.is_empty():
         _no_match(store, options)
         return 0
+    number = int(table["replies"].sum()) if arguments.dry_run else upkeep.prune(store, which)
+    facts = {"folder": store.folder, "is_dry": arguments.dry_run, "replies": number, "models": table.to_dicts()}
+    if _result("prune", facts):
+        return 0
     _print_models(table)
     if arguments.dry_run:
-        print(f"{_many(int(table['replies'].sum()), 'reply', 'replies')} would go; dry_run=false removes them for good")
+        print(f"{_many(number, 'reply', 'replies')} would go; dry_run=false removes them for good")
         return 0
-    print(f"{_many(upkeep.prune(store, which), 'reply', 'replies')} removed")
+    print(f"{_many(number, 'reply', 'replies')} removed")
     return 0
 
 
@@ -193,7 +205,10 @@ def find(arguments: Arguments) -> int:
     store = _store(arguments)
     wanted = _wanted(arguments, store)
     rows = _choose(wanted.rows, chosen)
-    if chosen:
+    if modes.mode() == "json":
+        for row in rows.iter_rows(named=True):
+            _result("reply", row)
+    elif chosen:
         _print_each(wanted, rows, store)
     else:
         _print_contexts(rows)
@@ -340,8 +355,16 @@ def _print_folded(lead: str, text: str) -> None:
 
 
 def _print_warnings(store: "ReplyStore") -> None:
+    from recontext_data.reports.screen import Screen
+
     for text in store.warnings:
-        print(f"warning: {text}", file=sys.stderr)
+        Screen().warn(text)
+
+
+def _result(name: str, facts: dict[str, Any]) -> bool:
+    from recontext_data.reports.screen import Screen
+
+    return Screen().result(name, facts)
 
 
 def _many(number: int, one: str, several: str = "") -> str:

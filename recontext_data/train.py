@@ -127,7 +127,7 @@ def train(loaded: Loaded, arguments: Arguments, chosen: Chosen, *, words: Sequen
     run, manifest = _built(loaded, arguments, screen)
     jobs = _jobs(loaded, run, manifest, wanted=wanted, models=chosen.models) if manifest else []
     if arguments.dry_run:
-        return _dry_run(jobs)
+        return _dry_run(jobs, screen)
     from recontext_data.training.device import has_cuda, say_device
 
     check_extra(config.extra, cuda=has_cuda())
@@ -220,24 +220,36 @@ def _jobs(loaded: Loaded, run: Path, manifest: Mapping[str, Any], *, wanted: Seq
     ]
 
 
-def _dry_run(jobs: "Sequence[Job]") -> int:
+def _dry_run(jobs: "Sequence[Job]", screen: "Screen") -> int:
     from recontext_data.training.models import is_finished
 
-    print("would train (nothing is written):" if jobs else "would build the datasets first, and then train each arm and seed")
-    for job in jobs:
-        state = "there already" if is_finished(job.target, job.request()) else f"{job.config.method}, {job.base.folder.name}"
-        print(f"  {job.arm}  seed {job.seed}  {state}")
+    there = [is_finished(job.target, job.request()) for job in jobs]
+    models = [
+        {"arm": job.arm, "seed": job.seed, "is_there": is_there, "method": job.config.method, "base": job.base.folder.name}
+        for job, is_there in zip(jobs, there, strict=True)
+    ]
+    if screen.result("training plan", {"is_built": bool(jobs), "models": models}):
+        return 0
+    screen.line(
+        "would train (nothing is written):" if jobs else "would build the datasets first, and then train each arm and seed"
+    )
+    for one in models:
+        state = "there already" if one["is_there"] else f"{one['method']}, {one['base']}"
+        screen.line(f"  {one['arm']}  seed {one['seed']}  {state}")
     return 0
 
 
 def _closing(jobs: "Sequence[Job]", records: Sequence[Mapping[str, Any]], screen: "Screen") -> None:
     from recontext_data.training.watching import closing_table
 
+    folder, skipped = jobs[0].target.parents[1], len(jobs) - len(records)
+    if screen.result("training", {"folder": folder, "models": records, "there_already": skipped}):
+        return
     if records:
-        closing_table(records)
-    if skipped := len(jobs) - len(records):
+        closing_table(records, screen)
+    if skipped:
         screen.note(f"{skipped} of {len(jobs)} models were there already")
-    print(f"models    {jobs[0].target.parents[1]}")
+    screen.line(f"models    {folder}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from recontext_data.cli import HELP, guarded
 from recontext_data.errors import RecipeError, SetupError, did_you_mean
+from recontext_data.reports import modes
 
 if TYPE_CHECKING:
     import socket
@@ -38,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _main(words: Sequence[str]) -> int:
     if any(word in HELP for word in words):
         print("usage: recontext view [run=NAME] [key=value ...]\n")
-        for key, (type_, meaning) in OPTIONS.items():
+        for key, (type_, meaning) in {**OPTIONS, **modes.OPTION}.items():
             print(f"{key}: {type_}\n    {meaning}")
         return 0
     values = _values(words)

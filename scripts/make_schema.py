@@ -16,6 +16,12 @@ from recontext_data.field_docs import field_docs  # noqa: E402
 
 SCHEMA = ROOT / "recipes" / "recipe.schema.json"
 
+OWN = {
+    "type": "object",
+    "properties": {"kind": {"type": "string", "pattern": r"^[\w.]+:\w+$"}},
+    "required": ["kind"],
+    "description": "Somebody's own config, module:Class, with whatever keys it has.",
+}
 PAIR = {"type": "string", "pattern": r"^\s*\w+\s*->\s*\w+\s*$", "description": "generation -> training"}
 
 
@@ -68,7 +74,7 @@ def _or_kind(long: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
     described = {"description": long["description"]} if "description" in long else {}
     return {
         **described,
-        "anyOf": [{"enum": kinds}, {key: value for key, value in long.items() if key != "description"}, change],
+        "anyOf": [{"enum": kinds}, {key: value for key, value in long.items() if key != "description"}, change, OWN],
     }
 
 

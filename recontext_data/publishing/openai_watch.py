@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from recontext_data.publishing.openai_plan import JobSpec
+from recontext_data.reports import modes
 from recontext_data.reports.text import one_line
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Watch:
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
-        if self._err.isatty():
+        if modes.is_live(self._err):
             from rich.console import Console
             from rich.live import Live
 
@@ -81,7 +82,9 @@ class Watch:
     def _plain(self, key: tuple[str, int]) -> None:
         self._said[key] = time.monotonic()
         if self._live is None:
-            print(self._line(key), file=self._err, flush=True)
+            from recontext_data.reports.screen import Screen
+
+            Screen(err=self._err).note(self._line(key))
 
     def _lines(self) -> "Group":
         from rich.console import Group

@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from recontext_data.reports.tables import Safe, table
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from recontext_data.reports.tables import Fitted, Safe, table
 
 
-def tables(facts: Mapping[str, Any], *, safe: Safe) -> list["Table"]:
+def tables(facts: Mapping[str, Any], *, safe: Safe) -> list[Fitted]:
     """The statistics, and the curve: the share of positives by what the judge said."""
     unscored = f"{facts['unscored']:,}"
     statistics = [

@@ -31,6 +31,8 @@ def page(found: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
 
 def show(found: Mapping[str, Any], *, screen: "Screen") -> None:
     """Prints each context on its first task and each arm's difference on its own."""
+    if screen.result("preview", found):
+        return
     for context in found["contexts"]:
         screen.print(_title(f"context {context['name']}", f"{context['stance']}, {context['placement']}"))
         task_id, messages = context["prompts"][0]

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recontext_data.reports.numbers import duration, money
 
@@ -83,6 +83,12 @@ class Tracker:
                 self._rate = latest if self._rate is None else weight * latest + (1 - weight) * self._rate
                 self._sampled_at, self._sampled_done = now, self._done
             return Pace(self._done, self._failed, self._usd, now - self._began, self._rate)
+
+    def facts(self) -> dict[str, Any]:
+        """The numbers now, for a program; null where not known."""
+        pace = self.pace()
+        counts = {"stage": self.name, "unit": self.unit, "done": pace.done, "total": self.total, "failed": pace.failed}
+        return counts | {"usd": pace.usd, "seconds": pace.seconds, "per_second": pace.rate}
 
     def plain(self) -> str:
         """`sample default: 512/1,024 answers, 63.2/s, eta 8.1 s, 4 failed`"""

@@ -2,16 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from recontext_data.reports import evaluation_numbers as numbers
 from recontext_data.reports.evaluation_numbers import ArmName, Results
 from recontext_data.reports.numbers import EN_DASH, percent
-from recontext_data.reports.tables import Safe, table
+from recontext_data.reports.tables import Fitted, Safe, table
 from recontext_data.reports.text import one_line
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 _COLUMNS = 80
 _NAME_CELLS = 26
@@ -20,7 +16,7 @@ _GAP = 2
 _CONTEXT_CELLS = 18
 
 
-def tables(results: Results, *, safe: Safe) -> "Iterator[Table]":
+def tables(results: Results, *, safe: Safe) -> Iterator[Fitted]:
     """Rates with intervals, as many contexts beside each other as fit 80 columns; then the differences."""
     arms = numbers.arms(results)
     names = _names(arms)
@@ -83,7 +79,7 @@ def _fitting(columns: Sequence[tuple[str, list[str]]]) -> Iterator[list[tuple[st
         yield part
 
 
-def _differences(results: Results, names: dict[str, str], *, safe: Safe) -> "Table":
+def _differences(results: Results, names: dict[str, str], *, safe: Safe) -> Fitted:
     contexts, order = list(results["contexts"]), list(names)
     found = sorted(results["differences"], key=lambda row: (order.index(row["arm"]), contexts.index(row["context"])))
     rows = [

@@ -6,7 +6,8 @@
     screen.closing(manifest, folder=folder)
 
 Progress, notes and errors go to stderr and results to stdout, so that a result can be piped on. What a model or a user
-wrote is shown as text: never as rich's markup, and never as the terminal's own commands.
+wrote is shown as text: never as rich's markup, and never as the terminal's own commands. How it speaks is the command's
+mode (`reports.modes`); every verb that shows something shows it through here.
 """
 
 import os
@@ -15,8 +16,9 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from recontext_data.reports import modes
 from recontext_data.reports.numbers import Manifest
 from recontext_data.reports.progress import Tracker
 from recontext_data.reports.text import one_line, visible
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _PIPE_COLUMNS = 80
+_OF_A_BUILD = (
+    *("recipe_name", "fingerprint", "tasks", "rates", "arms", "gates", "ledger"),
+    *("requests", "tokens", "cost_usd", "judging", "timings_seconds", "caveats"),
+)
+"""What of a manifest json mode says of a build; the rest is in manifest.json."""
 _REDRAWS_PER_SECOND = 8
 
 
@@ -43,8 +50,9 @@ class Screen:
     @contextmanager
     def stage(self, name: str, total: int | None, *, unit: str) -> Iterator[Tracker]:
         """A tracker for one piece of work; stages may overlap. `total` None: not known beforehand."""
-        terminal = _is_terminal(self._err)
-        tracker = Tracker(one_line(name, limit=40), total, unit=unit, on_tick=None if terminal else self._plain_tick)
+        terminal = modes.is_live(self._err)
+        tick = None if terminal or modes.mode() == "quiet" else self._plain_tick
+        tracker = Tracker(one_line(name, limit=40), total, unit=unit, on_tick=tick)
         self._start(tracker, terminal=terminal)
         finished = False
         try:
@@ -52,15 +60,16 @@ class Screen:
             finished = True
         finally:
             self._stop(tracker)
-            self._say(tracker.final(finished=finished), style="" if finished else "yellow")
+            style = "" if finished else "yellow"
+            self._say("stage", tracker.final(finished=finished), style=style, finished=finished, **tracker.facts())
 
     def note(self, text: str) -> None:
         """Something to know."""
-        self._say(text)
+        self._say("note", text)
 
     def warn(self, text: str) -> None:
         """Something to look at."""
-        self._say(f"warning: {text}", style="yellow")
+        self._say("warning", text, head="warning: ", style="yellow")
 
     def error(self, exception: BaseException) -> None:
         """`error: <one line>`. An exception that is not ours also says its type, for the words alone may be no sentence."""
@@ -69,12 +78,22 @@ class Screen:
         words = one_line(str(exception), limit=2000)
         if not isinstance(exception, RecontextError):
             words = f"{type(exception).__name__}: {words}" if words else type(exception).__name__
-        self._say(f"error: {words}", style="red")
+        self._say("error", words, head="error: ", style="red", error=type(exception).__name__)
+
+    def result(self, name: str, facts: Mapping[str, Any]) -> bool:
+        """In json: writes a result as one object and says True. Elsewhere False: the caller shows it to people."""
+        if modes.mode() != "json":
+            return False
+        modes.emit(self._out, {"result": name, **facts})
+        return True
 
     def closing(self, manifest: Manifest, *, folder: Path) -> None:
         """What was built, where it is, and what to type next."""
-        from recontext_data.reports import tables
+        from recontext_data.reports import numbers, tables
 
+        facts = {key: manifest[key] for key in _OF_A_BUILD if key in manifest}
+        if self.result("build", {"folder": folder, **facts, "problems": numbers.problems(manifest)}):
+            return
         console = self._console(self._out)
         shown = [tables.rates_table(manifest, safe=self._safe), tables.arms_table(manifest, safe=self._safe)]
         for table in [*shown, *tables.other_tables(manifest, safe=self._safe)]:
@@ -88,6 +107,8 @@ class Screen:
         """What an evaluation found: rates of every arm under every context, differences, and where the report is."""
         from recontext_data.reports import results_table
 
+        if self.result("evaluation", {"folder": folder, **results}):
+            return
         console = self._console(self._out)
         for table in results_table.tables(results, safe=self._safe):
             console.print()
@@ -100,6 +121,8 @@ class Screen:
         """What a calibration found of a judge, and the file that it is in."""
         from recontext_data.reports import calibration
 
+        if self.result("calibration", {"path": path, **facts}):
+            return
         console = self._console(self._out)
         for table in calibration.tables(facts, safe=self._safe):
             console.print()
@@ -116,6 +139,8 @@ class Screen:
         """
         from recontext_data.reports import tables
 
+        if self.result("plan", plan):
+            return
         console = self._console(self._out)
         console.print(tables.plan_table(plan, safe=self._safe))
         console.print()
@@ -126,7 +151,14 @@ class Screen:
         """A table of results; the first column is a name and gives way."""
         from recontext_data.reports import tables
 
-        self._console(self._out).print(tables.table(headers, rows, safe=self._safe, name_cells=44))
+        named = [dict(zip(headers, row, strict=True)) for row in rows]
+        if not self.result("table", {"rows": named}):
+            self._console(self._out).print(tables.table(headers, rows, safe=self._safe, name_cells=44))
+
+    def line(self, text: str) -> None:
+        """One line of results."""
+        if not self.result("text", {"text": text}):
+            self._console(self._out).print(self._safe(text), soft_wrap=True)
 
     @property
     def is_coloured(self) -> bool:
@@ -135,7 +167,15 @@ class Screen:
 
     def print(self, text: "Text") -> None:
         """A result in rich's own text, whose characters the caller has made visible."""
-        self._console(self._out).print(text, soft_wrap=True)
+        if not self.result("text", {"text": text.plain}):
+            self._console(self._out).print(text, soft_wrap=True)
+
+    def show(self, text: "Text") -> None:
+        """A note in rich's own text, whose characters the caller has made visible."""
+        if modes.mode() == "json":
+            self._say("note", text.plain)
+        elif modes.mode() != "quiet":
+            self._console(self._err).print(text, soft_wrap=True)
 
     def _start(self, tracker: Tracker, *, terminal: bool) -> None:
         with self._lock:
@@ -165,12 +205,15 @@ class Screen:
         return Group(*[tracker.live(width) for tracker in list(self._active)])
 
     def _plain_tick(self, tracker: Tracker) -> None:
-        self._say(tracker.plain())
+        self._say("progress", tracker.plain(), **tracker.facts())
 
-    def _say(self, text: str, *, style: str = "") -> None:
-        console = self._console(self._err)
-        console.print(self._safe(text), style=style or None, soft_wrap=True)
-        self._err.flush()
+    def _say(self, event: str, text: str, *, head: str = "", style: str = "", **facts: Any) -> None:
+        if modes.mode() == "json":
+            modes.emit(self._err, {"event": event, "text": text, **facts})
+        elif modes.mode() != "quiet" or head:  # a head is that of a warning or an error
+            console = self._console(self._err)
+            console.print(self._safe(f"{head}{text}"), style=style or None, soft_wrap=True)
+            self._err.flush()
 
     def _safe(self, text: str) -> str:
         """Text that both streams can take and the terminal will not obey. The consoles read no markup in it."""
@@ -185,12 +228,12 @@ class Screen:
         if console is None:
             from rich.console import Console  # 0.07 s
 
-            terminal = _is_terminal(stream)
+            live = modes.is_live(stream)
             console = Console(
                 file=stream,
-                force_terminal=terminal,
-                width=None if terminal else _PIPE_COLUMNS,
-                color_system="auto" if terminal and not os.environ.get("NO_COLOR") else None,
+                force_terminal=live,
+                width=None if live or stream.isatty() else _PIPE_COLUMNS,
+                color_system=_colours() if modes.has_colour(stream) else None,
                 markup=False,
                 emoji=False,
                 highlight=False,
@@ -200,5 +243,6 @@ class Screen:
         return console
 
 
-def _is_terminal(stream: TextIO) -> bool:
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+def _colours() -> 'Literal["auto", "standard"]':
+    """What the terminal can; where `screen=rich` speaks to none, the eight that all can."""
+    return "auto" if os.environ.get("TERM", "dumb") != "dumb" else "standard"

@@ -1,7 +1,7 @@
 """The tables and lines that the screen prints at the end of a build and before one. Builds them; prints nothing."""
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,9 @@ from recontext_data.reports.numbers import EN_DASH, Manifest, Rate
 from recontext_data.reports.text import one_line
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
+    from rich.text import Text
 
 Safe = Callable[[str], str]
 
@@ -21,11 +23,10 @@ _SHOWN = ("correct", "invalid", "timeout", "no_code")
 _NAME_CELLS = 28
 _LABEL_CELLS = 12
 _LEAST_NAME_CELLS = 6
-_COLUMNS = 80
 _GAP = 2
 
 
-def rates_table(manifest: Manifest, *, safe: Safe) -> "Table":
+def rates_table(manifest: Manifest, *, safe: Safe) -> "Fitted":
     """Contexts with n, the misbehaviour rate and its interval, invalid and unscored answers."""
     bad = one_line(manifest["environment"]["misbehaviour"], limit=_LABEL_CELLS)
     rates = numbers.rates(manifest)
@@ -45,7 +46,7 @@ def rates_table(manifest: Manifest, *, safe: Safe) -> "Table":
     return table(["context", "n", bad, "95 % interval", *others, "unscored"], rows, safe=safe)
 
 
-def other_tables(manifest: Manifest, *, safe: Safe) -> "list[Table]":
+def other_tables(manifest: Manifest, *, safe: Safe) -> "list[Fitted]":
     """One per judge that is about something else than misbehaviour: the shares of its labels, by context and by arm."""
     made = []
     for other in numbers.others(manifest):
@@ -63,7 +64,7 @@ def other_tables(manifest: Manifest, *, safe: Safe) -> "list[Table]":
     return made
 
 
-def arms_table(manifest: Manifest, *, safe: Safe) -> "Table":
+def arms_table(manifest: Manifest, *, safe: Safe) -> "Fitted":
     """Arms with their rows."""
     bad = manifest["environment"]["misbehaviour"]
     rows = [
@@ -78,7 +79,7 @@ def arms_table(manifest: Manifest, *, safe: Safe) -> "Table":
     return table(["arm", "train", "validation", one_line(bad, limit=_LABEL_CELLS)], rows, safe=safe, name_cells=44)
 
 
-def plan_table(plan: Mapping[str, Any], *, safe: Safe) -> "Table":
+def plan_table(plan: Mapping[str, Any], *, safe: Safe) -> "Fitted":
     """Pools with what they need and what is there already, and their sum."""
     keys = ("requests", "found", "to_sample")
     pools = plan["pools"]
@@ -191,25 +192,59 @@ def _total(values: Iterable[Any]) -> Any:
     return None if None in parts else sum(parts)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, safe: Safe, name_cells: int = _NAME_CELLS) -> "Table":
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, safe: Safe, name_cells: int = _NAME_CELLS) -> "Fitted":
     """The first column is a name and gives way; the rest are numbers and keep their width."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    lines = [[safe(one_line(cell, limit=80)) for cell in row] for row in rows]
+    return Fitted([safe(header) for header in headers], lines, name_cells=name_cells)
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    widths = [max(len(header), *[len(row[i]) for row in rows], 1) for i, header in enumerate(headers)]
-    # What the numbers leave of 80 columns; rich would rather cut the last digits of a sum than a name.
-    name_cells = max(_LEAST_NAME_CELLS, min(name_cells, _COLUMNS - sum(width + _GAP for width in widths[1:])))
-    for index, (header, width) in enumerate(zip(headers, widths, strict=True)):
-        table.add_column(
-            Text(safe(header)),
-            justify="right" if index else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            max_width=None if index else name_cells,
-            min_width=width if index else None,
-        )
-    for row in rows:
-        table.add_row(*[Text(safe(one_line(cell, limit=80))) for cell in row])
-    return table
+
+class Fitted:
+    """A table as wide as the screen lets it be. Where its numbers do not fit, or names could no longer be told apart,
+    each row becomes a few lines: a number that is cut off is worse than none."""
+
+    def __init__(self, headers: Sequence[str], rows: Sequence[Sequence[str]], *, name_cells: int) -> None:
+        self.headers, self.rows = headers, rows
+        self._name_cells = name_cells
+        self._widths = [max(len(header), *[len(row[i]) for row in rows], 1) for i, header in enumerate(headers)]
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        """rich asks this of what it prints."""
+        room = options.max_width - sum(width + _GAP for width in self._widths[1:])
+        if room < min(_LEAST_NAME_CELLS, self._widths[0]) or self._collide(room):
+            yield from self._stacked()
+        else:
+            yield self._columns(max(_LEAST_NAME_CELLS, min(self._name_cells, room)))
+
+    def _collide(self, cells: int) -> bool:
+        """Whether names that differ would look the same once they are cut."""
+        names = {row[0] for row in self.rows}
+        return self._widths[0] > cells and len({name[: cells - 1] for name in names}) < len(names)
+
+    def _stacked(self) -> "Iterator[Text]":
+        from rich.text import Text
+
+        lead = max(len(header) for header in self.headers) + _GAP
+        for row in self.rows:
+            yield Text(row[0] or self.headers[0], overflow="ellipsis", no_wrap=True)
+            for header, cell in zip(self.headers[1:], row[1:], strict=True):
+                if cell:
+                    yield Text.assemble("  ", (header.ljust(lead), "dim"), cell, overflow="fold")
+
+    def _columns(self, name_cells: int) -> "Table":
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        for index, (header, width) in enumerate(zip(self.headers, self._widths, strict=True)):
+            table.add_column(
+                Text(header),
+                justify="right" if index else "left",
+                no_wrap=True,
+                overflow="ellipsis",
+                max_width=None if index else name_cells,
+                min_width=width if index else None,
+            )
+        for row in self.rows:
+            table.add_row(*[Text(cell) for cell in row])
+        return table

@@ -11,6 +11,7 @@ from recontext_data.training.rows import Row
 
 if TYPE_CHECKING:
     from recontext_data.reports.progress import Tracker
+    from recontext_data.reports.screen import Screen
 
 PREVIEWED = 3
 TAIL = 160
@@ -19,15 +20,16 @@ TAIL = 160
 
 def preview(tokenizer: Any, rows: Sequence[Row], *, arm: str) -> None:
     """Shows on stderr which tokens of three rows loss falls on: decoded from the tokens, not from the text."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    console.print(f"{arm}: three rows as they are trained (masked: no loss)")
+    from recontext_data.reports.screen import Screen
+
+    screen = Screen()
+    screen.note(f"{arm}: three rows as they are trained (masked: no loss)")
     for row in rows[:: max(1, len(rows) // PREVIEWED)][:PREVIEWED]:
-        console.print(Text(f"  {row.row_id[:12]}  {len(row):,} tokens, {len(row.completion)} trained", style="dim"))
-        console.print(Text("  masked   ").append(_end(tokenizer.decode(row.prompt)), style="dim"))
-        console.print(Text("  trained  ").append(_start(tokenizer.decode(row.completion)), style="green"))
+        screen.show(Text(f"  {row.row_id[:12]}  {len(row):,} tokens, {len(row.completion)} trained", style="dim"))
+        screen.show(Text("  masked   ").append(_end(tokenizer.decode(row.prompt)), style="dim"))
+        screen.show(Text("  trained  ").append(_start(tokenizer.decode(row.completion)), style="green"))
 
 
 def _end(text: str) -> str:
@@ -69,23 +71,22 @@ def progress_callback(tracker: "Tracker") -> Any:
     return Progress()
 
 
-def closing_table(records: Sequence[Mapping[str, Any]]) -> None:
-    """One line per model, on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="")
-    for name in ("arm", "seed", "rows", "steps", "loss", "validation loss", "seconds"):
-        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+def closing_table(records: Sequence[Mapping[str, Any]], screen: "Screen") -> None:
+    """One line per model, on stdout. An arm goes by its pair, which is shorter, where that is enough to tell it."""
+    pairs = {one["arm"]: f"{one['generation_context']} -> {one['training_context']}" for one in records}
+    short = len(set(pairs.values())) == len(pairs)
+    rows = []
     for record in records:
         losses, validation = record["losses"], record["validation_loss"]
-        table.add_row(
-            record["arm"],
-            str(record["seed"]),
-            f"{record['dataset']['rows']['train']:,}",
-            f"{record['steps']:,}",
-            f"{losses[0][1]:.2f} -> {losses[-1][1]:.2f}" if losses else "",
-            f"{validation['before']:.2f} -> {validation['after']:.2f}" if validation else "",
-            f"{sum(record['seconds'].values()):.0f}",
+        rows.append(
+            [
+                pairs[record["arm"]] if short else record["arm"],
+                str(record["seed"]),
+                f"{record['dataset']['rows']['train']:,}",
+                f"{record['steps']:,}",
+                f"{losses[0][1]:.2f} -> {losses[-1][1]:.2f}" if losses else "",
+                f"{validation['before']:.2f} -> {validation['after']:.2f}" if validation else "",
+                f"{sum(record['seconds'].values()):.0f}",
+            ]
         )
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 100, highlight=False, markup=False).print(table)
+    screen.table(["arm", "seed", "rows", "steps", "loss", "validation", "seconds"], rows)
