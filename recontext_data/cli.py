@@ -21,6 +21,8 @@ VERBS = {
     "preview": "show every prompt, every arm's rewriting, and what a build would cost; samples nothing",
     "train": "fine-tune the policy on each arm, for each seed, with TRL",
     "evaluate": "measure every trained model under every context",
+    "iterate": "expert iteration: build, train and measure in rounds, each sampled from the models of the last",
+    "sweep": "several values of some options: a run per combination, one after another, in one report",
     "calibrate": "measure a judge against labels that people gave",
     "publish": "take the datasets to a hub, a fine-tuning API, or files that trainers read",
     "replies": "what was sampled and is stored: count, check, find, prune",

@@ -8,7 +8,7 @@ from typing import Any
 
 from recontext_data.errors import InputError
 from recontext_data.records import content_hash
-from recontext_data.training import adapters, checks
+from recontext_data.training import adapters, checks, kl
 from recontext_data.training.arguments import num_processes, sft_config
 from recontext_data.training.base import Base, check_prompts, check_vocabulary, end_tokens
 from recontext_data.training.compact import compact
@@ -37,14 +37,21 @@ class Job:
 
     def request(self) -> dict[str, Any]:
         """All that decides the weights; JSON. Paths, other seeds and the places of checkpoints do not."""
-        config = self.config.model_dump(mode="json", exclude={"base", "seeds", "checkpoint_steps"})
         return {
             "arm": self.arm,
             "seed": self.seed,
             "base": dict(self.base.folder.identity()) | {"chat_template": self.base.chat_template},
             "dataset": content_hash(dataset_fingerprint(self.dataset)),
-            "config": config,
+            "config": training_content(self.config),
         }
+
+
+def training_content(config: Training) -> dict[str, Any]:
+    """What of a config decides the weights of a model; JSON."""
+    content = config.model_dump(mode="json", exclude={"base", "seeds", "checkpoint_steps"})
+    if config.kl is not None:
+        content["kl"]["data"] = kl.digest(config.kl)
+    return content
 
 
 @dataclass
@@ -91,10 +98,13 @@ def make_trainer(job: Job, model: Any, tokenizer: Any, *, data: Data, work: Path
     from trl import SFTTrainer
 
     config = job.config
+    trainer_class = SFTTrainer
+    if config.kl is not None:
+        trainer_class = kl.penalised(kl.Penalty.of(config, model, tokenizer, end=data.end, seed=job.seed))
     order = training_order(data.train, epochs=config.epochs, batch_size=config.batch_size, seed=job.seed)
     rows = [data.train[index] for index in order]
     longest = max(len(row) for row in rows)
-    trainer = SFTTrainer(
+    trainer = trainer_class(
         model=model,
         args=sft_config(config, output=work, seed=job.seed, steps=-(-len(rows) // config.batch_size), longest=longest),
         train_dataset=_as_dataset(data.train, Dataset).select(order),
