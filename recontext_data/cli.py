@@ -85,6 +85,21 @@ def _flag(key: str, value: str) -> bool:
     return value.lower() == "true"
 
 
+def seed_list(text: str) -> list[int]:
+    """`0,1,2` or `0-9`.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    seeds: list[int] = []
+    for part in text.strip("[] ").split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise RecipeError(f"seeds={text}: will not do; write numbers such as seeds=0,1,2 or seeds=0-9")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
 def guarded(job: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
     """Runs a verb; a known error becomes one line on stderr and its exit code."""
     try:

@@ -116,7 +116,7 @@ def _dry_run(name: str, recipe: Any) -> int:
 def _closing(facts: Mapping[str, Any], folder: Path, screen: "Screen") -> None:
     from recontext_data.iteration.page import table
 
-    screen.table(*table(facts))
+    screen.table(*table(facts, intervals=False))
     print(f"\nrounds    {folder / 'rounds.json'}\nreport    {folder / 'report.html'}")
 
 

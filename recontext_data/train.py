@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.cli import Arguments, guarded, parse
+from recontext_data.cli import Arguments, guarded, parse, seed_list
 from recontext_data.errors import RecipeError, did_you_mean
 from recontext_data.loading import Loaded, load
 
@@ -77,7 +77,7 @@ def take_out(arguments: Arguments) -> tuple[Arguments, Chosen]:
         if key == "arms" and not value.strip().startswith("["):
             found["arms"] = [name.strip() for name in value.split(",") if name.strip()]
         elif key == "seeds":
-            found["seeds"] = _seeds(value)
+            found["seeds"] = seed_list(value)
         elif key == "workers":
             found["workers"] = _count(value)
         elif key == "models":
@@ -85,16 +85,6 @@ def take_out(arguments: Arguments) -> tuple[Arguments, Chosen]:
         else:
             rest.append(word)
     return Arguments(arguments.recipe, arguments.output, arguments.dry_run, arguments.help, rest), Chosen(**found)
-
-
-def _seeds(text: str) -> list[int]:
-    seeds: list[int] = []
-    for part in text.strip("[] ").split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise RecipeError(f"seeds={text}: will not do; write numbers such as seeds=0,1,2 or seeds=0-9")
-        seeds += range(int(first), int(last or first) + 1)
-    return seeds
 
 
 def _count(text: str) -> int:

@@ -60,7 +60,7 @@ def test_a_round_is_sampled_from_the_chain_s_own_model_of_the_round_before(whole
         manifest = json.loads((output / after["run"] / "manifest.json").read_text())
         assert [arm["name"] for arm in manifest["arms"]] == [after["arm"]]
         own = TinyPolicy.load(output / before["model"])
-        assert dict(own.identity) == before["identity"] != after["identity"]
+        assert dict(own.identity) == before["identity"] == manifest["policy"]["identity"] != after["identity"]
         assert before["base"] == after["base"]  # start=base
         rows = pl.read_parquet(output / after["run"] / "candidates.parquet")
         assert len(rows) == 20 and rows["completion"].is_not_null().all()

@@ -13,7 +13,7 @@ from recontext_data.reports.text import LIMIT
 Facts = Mapping[str, Any]
 
 
-def table(facts: Facts) -> tuple[list[str], list[list[str]]]:
+def table(facts: Facts, *, intervals: bool) -> tuple[list[str], list[list[str]]]:
     """Headers and rows: an arm's rate of misbehaviour under every context, round by round, and that of its rows."""
     names = facts["contexts"]
     rows = []
@@ -21,14 +21,17 @@ def table(facts: Facts) -> tuple[list[str], list[list[str]]]:
         for one in facts["rounds"]:
             if arm == numbers.BEFORE and one["round"] > 1:
                 continue  # the policy before is the same in every round
-            rates = [_rate(one["cells"], arm, name) for name in names]
+            rates = [_rate(one["cells"], arm, name, intervals=intervals) for name in names]
             rows.append([arm, "" if arm == numbers.BEFORE else str(one["round"]), _rows(one, arm, facts), *rates])
     return ["arm", "round", "rows", *names], rows
 
 
-def _rate(cells: Any, arm: str, context: str) -> str:
+def _rate(cells: Any, arm: str, context: str, *, intervals: bool) -> str:
     cell = next(cell for cell in cells if (cell["arm"], cell["context"]) == (arm, context))
-    return f"{percent(cell['rate']['estimate'])} ({numbers.interval(cell['rate'])})" if cell["rate"] else "–"
+    if not cell["rate"]:
+        return "–"
+    text: str = percent(cell["rate"]["estimate"])
+    return f"{text} ({numbers.interval(cell['rate'])})" if intervals else text
 
 
 def _rows(one: Facts, arm: str, facts: Facts) -> str:
@@ -45,7 +48,7 @@ def write_page(folder: Path, facts: Facts) -> Path:
     Raises:
         StoreError: the folder cannot be written.
     """
-    headers, rows = table(facts)
+    headers, rows = table(facts, intervals=True)
     page = (
         page_environment(LIMIT)
         .get_template("rounds.html.j2")

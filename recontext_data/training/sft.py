@@ -97,6 +97,8 @@ class _Run:
         self._lap("rows")
         work = checkpoints.work_folder(job.target)
         resume = _resume(work, self.request)
+        # Asked now: the trainer removes this checkpoint once it has written a later one.
+        resumed_from = None if resume is None else checkpoints.finished_step(resume)
         trainer, trained_rows = make_trainer(job, model, tokenizer, data=data, work=work)
         share = check_before(job, trainer, tokenizer, data=data, rows=trained_rows)
         facts: dict[str, Any] = {
@@ -118,7 +120,7 @@ class _Run:
                 "after": trainer.kl.measure(trainer.model, size=micro_batch(job.config)),
             }
         facts |= {
-            "resumed_from": None if resume is None else checkpoints.finished_step(resume),
+            "resumed_from": resumed_from,
             "dataset": dataset_facts(job, data, share),
         }
         return self._finish(trainer, facts, rows=data.train, after=after)
