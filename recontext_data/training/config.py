@@ -60,7 +60,8 @@ class Training(Config):
     checkpoint_steps: int = Field(default=100, ge=1)
     """Steps between two checkpoints; a killed training continues from the last one, and a finished one leaves none."""
     extra: dict[str, Any] = {}
-    """Anything else that TRL's SFTConfig takes, by its name: `extra: {warmup_steps: 0.03, report_to: wandb}`."""
+    """Anything else that TRL's SFTConfig takes, by its name: `extra: {warmup_steps: 0.03, report_to: wandb}`. Nothing
+    is reported anywhere unless `report_to` says so; TensorBoard's files go to `tensorboard/` beside an arm's models."""
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

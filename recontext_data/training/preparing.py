@@ -104,9 +104,11 @@ def make_trainer(job: Job, model: Any, tokenizer: Any, *, data: Data, work: Path
     order = training_order(data.train, epochs=config.epochs, batch_size=config.batch_size, seed=job.seed)
     rows = [data.train[index] for index in order]
     longest = max(len(row) for row in rows)
+    args = sft_config(config, output=work, seed=job.seed, steps=-(-len(rows) // config.batch_size), longest=longest)
+    args.run_name = args.run_name or f"{job.recipe}/{job.arm}/seed-{job.seed}"
     trainer = trainer_class(
         model=model,
-        args=sft_config(config, output=work, seed=job.seed, steps=-(-len(rows) // config.batch_size), longest=longest),
+        args=args,
         train_dataset=_as_dataset(data.train, Dataset).select(order),
         eval_dataset=_as_dataset(data.validation[:: -(-len(data.validation) // VALIDATED)], Dataset)
         if data.validation
@@ -115,6 +117,7 @@ def make_trainer(job: Job, model: Any, tokenizer: Any, *, data: Data, work: Path
         peft_config=adapters.lora_config(config),
     )
     trainer.remove_callback(PrinterCallback)
+    _keep_logs(trainer, job)
     if trainer.args.use_cpu and num_processes() == 1:
         compact(adapters.inner(trainer.model))
     if config.method == "qlora" and trainer.args.use_cpu:
@@ -123,6 +126,13 @@ def make_trainer(job: Job, model: Any, tokenizer: Any, *, data: Data, work: Path
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(torch.float32)
     return trainer, rows
+
+
+def _keep_logs(trainer: Any, job: Job) -> None:
+    """TensorBoard's own place is beside the checkpoints, which are removed at the end."""
+    for callback in trainer.callback_handler.callbacks:
+        if type(callback).__name__ == "TensorBoardCallback" and callback.logging_dir is None:
+            callback.logging_dir = str(job.target.parent / "tensorboard" / job.target.name)
 
 
 def _as_dataset(rows: Sequence[Row], dataset: Any) -> Any:
