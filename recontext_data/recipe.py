@@ -18,6 +18,7 @@ from recontext_data.environments.base import Environment
 from recontext_data.errors import did_you_mean
 from recontext_data.evaluation.config import Evaluation
 from recontext_data.gates import Gates
+from recontext_data.iteration.config import Rounds
 from recontext_data.judges.base import AnyJudge
 from recontext_data.kinds import Kinds
 from recontext_data.placing import How, Rendering
@@ -181,6 +182,8 @@ class Recipe(Config):
     """USD per million tokens by model, over data/prices.yaml: `prices.my-model='{input: 0.5, output: 1.5}'`."""
     training: Training = Training()
     """How models are trained on the arms; it changes no dataset."""
+    rounds: Rounds = added(Rounds())
+    """How often building and training are repeated, each round sampled from the model of the round before."""
     evaluation: Evaluation = Evaluation()
     """How models are measured."""
 

@@ -42,6 +42,7 @@ NOT_IN_ROWS = {
     "limits",
     "prices",
     "evaluation",
+    "rounds",
     "training",
     "validate_judges",
 }
