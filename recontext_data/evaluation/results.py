@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from recontext_data.environments.base import TaskSet
-from recontext_data.evaluation.matrix import Model, baseline_of, contexts_of
+from recontext_data.evaluation.contexts import measured, roles
+from recontext_data.evaluation.matrix import baseline_of
+from recontext_data.evaluation.models import Model
 from recontext_data.evaluation.summary import summarise
 from recontext_data.stages.prepared import Prepared
 from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT
@@ -64,7 +66,7 @@ def _rows(run: RunFolder) -> dict[str, dict[str, int]]:
 
 
 def _about(job: Prepared, models: Sequence[Model], tasks: TaskSet) -> dict[str, Any]:
-    recipe = job.recipe
+    recipe, places = job.recipe, roles(job.recipe)
     return {
         "recipe_name": job.name,
         "fingerprint": job.fingerprint,
@@ -79,10 +81,12 @@ def _about(job: Prepared, models: Sequence[Model], tasks: TaskSet) -> dict[str, 
         "n": recipe.evaluation.n,
         "confidence": recipe.evaluation.confidence,
         "contexts": {
-            name: {"stance": recipe.contexts[name].stance, "text": recipe.contexts[name].text}
-            if name in recipe.contexts
-            else {"stance": "neutral", "text": ""}
-            for name in contexts_of(recipe)
+            name: {
+                "stance": context.stance if context else "neutral",
+                "text": context.text if context else "",
+                "roles": places[name],
+            }
+            for name, context in measured(recipe).items()
         },
         "models": [
             {"name": model.name, "arm": model.arm, "seed": model.seed, "identity": dict(model.policy.identity)}

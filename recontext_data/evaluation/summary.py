@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recontext_data.evaluation.intervals import paired_difference, rate
-from recontext_data.evaluation.matrix import BEFORE, as_arrays
+from recontext_data.evaluation.matrix import as_arrays
+from recontext_data.evaluation.models import BEFORE
 from recontext_data.evaluation.statistics import holm
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _cell(
     ]
     return {
         "arm": arm,
-        "kind": kinds.get(arm, BEFORE),
+        "kind": kinds.get(arm, BEFORE if arm == BEFORE else "model"),
         "context": context,
         "rate": asdict(interval) if interval else None,
         "per_seed": per_seed,
@@ -103,12 +104,26 @@ def _difference(
     """Arm minus baseline over the seeds that both have; None where they share none. `before` has no seed and stays the same."""
     ours, theirs = counted[arm, context], counted[baseline, context]
     fixed = baseline == BEFORE
+    if ours[0] == [None] and not fixed:
+        return _from_fixed(arm, baseline, context, (ours, theirs), confidence=confidence)
     shared = ours[0] if fixed else [seed for seed in ours[0] if seed in theirs[0]]
     if not shared:
         return None
     means = [_means(ours, shared), _means(theirs, theirs[0] if fixed else shared)]
     found = paired_difference(means[0], means[1], confidence=confidence, fixed_control=fixed)
     return {"arm": arm, "baseline": baseline, "context": context, "seeds": shared, **asdict(found)} if found else None
+
+
+def _from_fixed(
+    arm: str, baseline: str, context: str, pair: tuple[Counted, Counted], *, confidence: float
+) -> dict[str, Any] | None:
+    """One model that is never trained again minus the baseline's seeds: the difference from it, turned round."""
+    (ours, theirs), seeds = pair, pair[1][0]
+    found = paired_difference(_means(theirs, seeds), _means(ours, [None]), confidence=confidence, fixed_control=True)
+    if found is None:
+        return None
+    turned = {"estimate": -found.estimate, "low": -found.high, "high": -found.low}
+    return {"arm": arm, "baseline": baseline, "context": context, "seeds": seeds, **asdict(found), **turned}
 
 
 def _means(counted: Counted, seeds: Sequence[int | None]) -> Any:

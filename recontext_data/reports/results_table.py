@@ -37,6 +37,8 @@ def lines(results: Results, *, folder: Path) -> list[str]:
     """What the numbers are, what is missing, and where the rest is."""
     bad, level = results["environment"]["misbehaviour"], numbers.level(results)
     said = [f"% of scored answers labelled {bad} ({level} interval); {results['tasks']:,} tasks, {results['n']:,} per task"]
+    marked = [f"{one_line(name, limit=40)}: {', '.join(own)}" for name, own in numbers.marks(results).items() if own]
+    said += [f"contexts: {'; '.join(marked)}"] if marked else []
     if results["differences"]:
         names = _names(numbers.arms(results))
         said.append(f"points: minus {one_line(names[results['baseline']], limit=40)}, on the same tasks and seeds")
@@ -51,7 +53,7 @@ def lines(results: Results, *, folder: Path) -> list[str]:
 
 def _names(arms: Sequence[ArmName]) -> dict[str, str]:
     """`default -> hack`: ASCII, for any terminal; an arm that its author named goes by that name."""
-    plain = {arm.key: "(before)" if not arm.pair else arm.pair.replace("→", "->") for arm in arms}
+    plain = {arm.key: arm.pair.replace("→", "->") or ("(before)" if arm.key == numbers.BEFORE else arm.title) for arm in arms}
     return {arm.key: arm.title if arm.is_named else plain[arm.key] for arm in arms}
 
 

@@ -1,0 +1,159 @@
+"""The models of an evaluation: the policy before, every arm and seed that was trained, and those that the recipe names.
+
+A model is its arm and seed, by what its own record says and never by place. Where the policy is a service's model, the trained
+ones are those that the service fine-tuned for this run.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recontext_data.arms import folder_name
+from recontext_data.errors import InputError, RecipeError
+from recontext_data.evaluation.contexts import measured
+from recontext_data.policies.base import Policy
+from recontext_data.policies.building import build_policy
+
+if TYPE_CHECKING:
+    from recontext_data.environments.base import TaskSet
+    from recontext_data.recipe import Recipe
+    from recontext_data.reports.screen import Screen
+    from recontext_data.stages.prepared import Prepared
+
+BEFORE = "before"
+"""The name of the policy before any training."""
+
+SERVED = ("openai", "openai_batch")
+"""Kinds of policies whose trained models are at a service."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model to measure."""
+
+    arm: str
+    """The arm that it was trained on; `before` for none; its own name for one that the recipe names."""
+    seed: int | None
+    """The seed of its training; None where there is none."""
+    policy: Policy
+    config: Any = None
+    """The policy's config: what it may cost and whether it can be asked for probabilities."""
+    priced_as: str | None = None
+    """The model whose price holds where its own name has none: the base of a fine-tuned one."""
+
+    @property
+    def name(self) -> str:
+        """`before`, the recipe's name for it, or `<arm>/seed-<seed>`."""
+        return self.arm if self.seed is None else f"{self.arm}/seed-{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the trained models are."""
+
+    run: Path
+    folder: str
+    """Their folder in the run, and the name of the list of those at a service."""
+    state: Path
+    """Where a policy that has business with a server remembers it."""
+
+
+def models_to_measure(job: "Prepared", tasks: "TaskSet", *, place: Place) -> list[Model]:
+    """The policy before, then the trained models by arm and seed, then those that the recipe names.
+
+    Raises:
+        InputError: a trained model cannot be sampled with this kind of policy, or an arm and seed is there twice.
+    """
+    recipe, folder = job.recipe, place.folder
+    known = {arm.name for arm in job.arms}
+
+    def built(config: Any, arm: str, seed: int | None = None, priced_as: str | None = None) -> Model:
+        policy = build_policy(
+            config, environment=recipe.environment, tasks=tasks.tasks, contexts=measured(recipe), how=recipe.how,
+            state=place.state,
+        )  # fmt: skip
+        return Model(arm=arm, seed=seed, policy=policy, config=config, priced_as=priced_as)
+
+    found = [
+        built(*facts) for facts in (*_on_disk(recipe.policy, place), *_at_service(recipe.policy, place)) if facts[1] in known
+    ]
+    twice = next((name for name, count in Counter(model.name for model in found).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"models={folder}: {twice} is there twice, on disk and at the service; keep one of them under models=NAME"
+        )
+    extra = [built(one.policy, one.name) for one in recipe.evaluation.models]
+    return [built(recipe.policy, BEFORE), *sorted(found, key=lambda model: (model.arm, model.seed or 0)), *extra]
+
+
+def require_own_names(recipe: "Recipe") -> None:
+    """Raises RecipeError for a model of the recipe that is called what a model of the run is called."""
+    taken = {BEFORE, *(folder_name(arm, recipe.contexts) for arm in recipe.arms)}
+    for one in recipe.evaluation.models:
+        if one.name in taken:
+            raise RecipeError(f"evaluation.models: {one.name!r} is the name of a model of this run; give it another")
+
+
+def remarks(models: Sequence[Model], job: "Prepared", *, screen: "Screen", folder: Path) -> None:
+    """Says which arms have no model, and which models are the same one under two names."""
+    trained = {model.arm for model in models if model.seed is not None}
+    if not trained:
+        what = "the policy as it is" if len(models) == 1 else "what the recipe names"
+        screen.note(f"no trained model is in {folder}: measuring {what} (recontext train makes some)")
+        return
+    for arm in job.arms:
+        if arm.name not in trained:
+            screen.warn(f"arms: {arm.name} has no trained model in {folder}; train it with arms={arm.name}")
+    seen: dict[str, str] = {}
+    for model in models:
+        if model.seed is not None:
+            first = seen.setdefault(repr(sorted(dict(model.policy.identity).items())), model.name)
+            if first != model.name:
+                screen.warn(f"models: {model.name} and {first} are the same weights; is one a copy of the other?")
+
+
+Facts = tuple[Any, str, int, str | None]
+"""Config, arm, seed, and whose price holds."""
+
+
+def _on_disk(policy: Any, place: Place) -> Iterator[Facts]:
+    from recontext_data.training.models import models_of
+
+    for model in models_of(place.run, models=place.folder):
+        yield _trained(policy, model), model.arm, model.seed, None
+
+
+def _at_service(policy: Any, place: Place) -> Iterator[Facts]:
+    """The fine-tuned models of the run, each by the name that the service gave it for its own job."""
+    if policy.kind not in SERVED:
+        return
+    from recontext_data.publishing.openai_models import models_of
+
+    for model in models_of(place.run, models=place.folder):
+        config = policy.model_copy(update={"model": model.model, "base_url": model.base_url})
+        yield config, model.arm, model.seed, model.base_model
+
+
+def _trained(config: Any, model: Any) -> Any:
+    """The policy's config for a model that was trained from it."""
+    if config.kind == "tiny" and not model.is_adapter:
+        return config.model_copy(update={"path": str(model.path)})
+    if config.kind in ("transformers", "vllm"):
+        changed = {"adapter": str(model.path)} if model.is_adapter else {"model": str(model.path), "revision": None}
+        return config.model_copy(update={key: value for key, value in changed.items() if key in type(config).model_fields})
+    if config.kind == "tiny":
+        from recontext_data.policies.transformers_local import TransformersConfig
+
+        return TransformersConfig(model=str(_embedded(config)), adapter=str(model.path))
+    raise InputError(
+        f"policy.kind={config.kind}: a trained model on disk cannot be sampled as one; use tiny, transformers or vllm"
+    )
+
+
+def _embedded(config: Any) -> Path:
+    from recontext_data.policies.tiny import EMBEDDED
+    from recontext_data.resources import shipped
+
+    return Path(config.path) if config.path else shipped(EMBEDDED)
