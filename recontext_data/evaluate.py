@@ -54,6 +54,8 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
         RecontextError: of any kind; what was sampled is kept.
     """
     from recontext_data.evaluation import matrix
+    from recontext_data.evaluation.costs import divergence
+    from recontext_data.evaluation.exact import exact_outcomes
     from recontext_data.evaluation.models import Place, models_to_measure, remarks
     from recontext_data.evaluation.results import write_results
     from recontext_data.reports.screen import Screen
@@ -71,6 +73,9 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
     place = Place(run=folder.path, folder=models, state=arguments.output / "replies" / "batches")
     measured = models_to_measure(job, tasks, place=place)
     remarks(measured, job, screen=screen, folder=folder.path / models)
+    if arguments.dry_run and recipe.evaluation.exact:
+        screen.note("evaluation.exact: nothing would be sampled; the models compute the probabilities of listed answers")
+        return 0
     if arguments.dry_run:
         screen.dry_run(matrix.forecast(measured, job, tasks=tasks, store=ReplyStore(arguments.output / "replies")))
         return 0
@@ -79,8 +84,12 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
         folder.locked(),
         ReplyStore(arguments.output / "replies") as store,
     ):
-        table = matrix.outcomes(measured, job, tasks=tasks, store=store, screen=screen)
-        results = write_results(table, job=job, models=measured, tasks=tasks, run=folder, words=words)
+        if recipe.evaluation.exact:
+            table = exact_outcomes(measured, recipe, tasks=tasks, screen=screen)
+        else:
+            table = matrix.outcomes(measured, job, tasks=tasks, store=store, screen=screen)
+        more = {"kl": divergence(measured, table, recipe, tasks=tasks, screen=screen)} if recipe.evaluation.costs.kl else {}
+        results = write_results(table, job=job, models=measured, tasks=tasks, run=folder, words=words, more=more)
     screen.results(results, folder=folder.path / "evaluation")
     return 0
 
@@ -88,6 +97,8 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
 def _require_other_tasks(loaded: Loaded) -> None:
     """Models must not be measured on the tasks that they were trained on."""
     from recontext_data.evaluation.contexts import require_known_contexts
+    from recontext_data.evaluation.costs import require_local
+    from recontext_data.evaluation.exact import require_exact
     from recontext_data.evaluation.matrix import baseline_of
     from recontext_data.evaluation.models import require_own_names
 
@@ -101,6 +112,8 @@ def _require_other_tasks(loaded: Loaded) -> None:
     baseline_of(recipe)
     require_known_contexts(recipe)
     require_own_names(recipe)
+    require_exact(recipe)
+    require_local(recipe)
 
 
 def _tasks(loaded: Loaded, arguments: Arguments) -> "TaskSet":

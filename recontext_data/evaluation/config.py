@@ -19,6 +19,19 @@ class ExtraModel(Config):
     """The model, as a recipe's policy: a folder, an adapter on its base, a server's or a service's model by name."""
 
 
+class Costs(Config):
+    """What is measured beside the misbehaviour, since it may get worse."""
+
+    kl: bool = False
+    """How far each model's words under an arm's generation context differ from those under its training context: the mean KL
+    per token, computed by models in this process (tiny, transformers)."""
+    ifeval: str | None = None
+    """Instruction following: the prompts of IFEval as a .jsonl file or a Hub id (google/IFEval), checked by lm_eval's own
+    checkers (the extra `ifeval`)."""
+    ifeval_prompts: int | None = Field(default=None, ge=1)
+    """How many of them, drawn by seeded hash; null for all."""
+
+
 class Evaluation(Config):
     """Every model under every context, on tasks that no arm was trained on."""
 
@@ -41,6 +54,12 @@ class Evaluation(Config):
     """The kind (or the name) of the arm that the others are compared with."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Of every interval."""
+
+    exact: bool = False
+    """Where the answer is a choice: the probability of each listed answer, computed by the policy, in place of sampling."""
+    costs: Costs = Costs()
+    inspect: bool = False
+    """Also write each model's answers as a log of Inspect, for `inspect view` (the extra `inspect`)."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:

@@ -2,13 +2,14 @@
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from recontext_data.environments.base import TaskSet
 from recontext_data.evaluation.contexts import measured, roles
+from recontext_data.evaluation.costs import costs
 from recontext_data.evaluation.matrix import baseline_of
 from recontext_data.evaluation.models import Model
 from recontext_data.evaluation.summary import summarise
@@ -31,9 +32,14 @@ def write_results(
     tasks: TaskSet,
     run: RunFolder,
     words: Sequence[str] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Summarises the outcomes and writes everything to `evaluation/`; results.json last, as the mark that the rest is there."""
+    """Summarises the outcomes and writes everything to `evaluation/`; results.json last, as the mark that the rest is there.
+
+    `more`: costs that do not follow from the table, as rows by name.
+    """
     results = {"format": FORMAT, **_about(job, models, tasks), **_summary(table, job)}
+    results["costs"] = {**costs(table, results["cells"], job.recipe), **(more or {})}
     results |= {"rows": _rows(run), "command": shlex.join(["recontext", "evaluate", *words])}
     folder = run.path / "evaluation"
     with writing(folder):
@@ -79,6 +85,7 @@ def _about(job: Prepared, models: Sequence[Model], tasks: TaskSet) -> dict[str, 
         "split": recipe.evaluation.split,
         "tasks": len(tasks.tasks),
         "n": recipe.evaluation.n,
+        "exact": recipe.evaluation.exact,
         "confidence": recipe.evaluation.confidence,
         "contexts": {
             name: {

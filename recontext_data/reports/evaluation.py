@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from recontext_data.errors import StoreError
 from recontext_data.reports import evaluation_numbers as numbers
+from recontext_data.reports.evaluation_costs import cost_rows
 from recontext_data.reports.evaluation_figure import evaluation_figure
 from recontext_data.reports.evaluation_numbers import BEFORE, Results
 from recontext_data.reports.html import page_environment, replace_page
@@ -56,6 +57,7 @@ def render_evaluation(results: Results) -> str:
             groups=_groups(results),
             marks=numbers.marks(results),
             differences=_differences(results),
+            costs=cost_rows(results),
             caveats=_interval_caveats(results),
             arithmetic=numbers.arithmetic(results),
             published=published(results),
