@@ -56,6 +56,8 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
     from recontext_data.evaluation import matrix
     from recontext_data.evaluation.costs import divergence
     from recontext_data.evaluation.exact import exact_outcomes
+    from recontext_data.evaluation.inspect_logs import FOLDER, write_logs
+    from recontext_data.evaluation.instructions import ifeval_prompts, instruction_following
     from recontext_data.evaluation.models import Place, models_to_measure, remarks
     from recontext_data.evaluation.results import write_results
     from recontext_data.reports.screen import Screen
@@ -67,12 +69,15 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
     recipe, screen = loaded.recipe, Screen()
     require_writable(arguments.output)
     _require_other_tasks(loaded)
+    prompts = ifeval_prompts(recipe.evaluation.costs)
     job = prepared(loaded.name, recipe, output=arguments.output, screen=screen)
     folder = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
     tasks = held_out(_tasks(loaded, arguments), trained=list(job.by_id.values()), gates=recipe.gates, screen=screen)
     place = Place(run=folder.path, folder=models, state=arguments.output / "replies" / "batches")
     measured = models_to_measure(job, tasks, place=place)
     remarks(measured, job, screen=screen, folder=folder.path / models)
+    if arguments.dry_run and prompts:
+        screen.note(f"evaluation.costs.ifeval: {len(prompts):,} prompts more for each of {len(measured)} models")
     if arguments.dry_run and recipe.evaluation.exact:
         screen.note("evaluation.exact: nothing would be sampled; the models compute the probabilities of listed answers")
         return 0
@@ -89,7 +94,12 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
         else:
             table = matrix.outcomes(measured, job, tasks=tasks, store=store, screen=screen)
         more = {"kl": divergence(measured, table, recipe, tasks=tasks, screen=screen)} if recipe.evaluation.costs.kl else {}
+        if recipe.evaluation.costs.ifeval is not None:
+            more |= {"instruction_following": instruction_following(measured, prompts, job, store=store, screen=screen)}
         results = write_results(table, job=job, models=measured, tasks=tasks, run=folder, words=words, more=more)
+        if recipe.evaluation.inspect:
+            place_of_logs = folder.path / "evaluation" / FOLDER
+            write_logs(table, measured, recipe, tasks=tasks, results=results, folder=place_of_logs)
     screen.results(results, folder=folder.path / "evaluation")
     return 0
 
@@ -99,6 +109,7 @@ def _require_other_tasks(loaded: Loaded) -> None:
     from recontext_data.evaluation.contexts import require_known_contexts
     from recontext_data.evaluation.costs import require_local
     from recontext_data.evaluation.exact import require_exact
+    from recontext_data.evaluation.inspect_logs import require_inspect
     from recontext_data.evaluation.matrix import baseline_of
     from recontext_data.evaluation.models import require_own_names
 
@@ -114,6 +125,7 @@ def _require_other_tasks(loaded: Loaded) -> None:
     require_own_names(recipe)
     require_exact(recipe)
     require_local(recipe)
+    require_inspect(recipe)
 
 
 def _tasks(loaded: Loaded, arguments: Arguments) -> "TaskSet":

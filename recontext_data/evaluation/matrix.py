@@ -44,12 +44,12 @@ def outcomes(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: R
     plans = [(model, _plan(model, recipe, tasks, store)) for model in models]
     missing = sum(ready.requests.num_completions for _, ready in plans)
     failures: dict[str, dict[str, str]] = {}
-    purse, counsel = _purse(plans, job, store), counsel_of(job, store, screen)
+    purse, counsel = purse_of(plans, job, store), counsel_of(job, store, screen)
     require_askable(recipe.judges, tasks.tasks)
     if missing:
         counsel.require_ready(recipe.judges)
         with screen.stage("evaluate", missing, unit="completions") as tracker:
-            failures = asyncio.run(_buy_all(plans, recipe, store=store, tracker=tracker, purse=purse))
+            failures = asyncio.run(buy_all(plans, recipe, store=store, tracker=tracker, purse=purse))
     counsel.spent_usd = purse.spent_usd
     collected = [
         sample.collect(ready, store=store, failures=dict(failures.get(model.name, {})), bought=0) for model, ready in plans
@@ -153,7 +153,7 @@ def _cost(model: Model, recipe: Recipe, prompt_tokens: int, completion_tokens: i
     return factor * listed.usd(prompt=prompt_tokens, completion=completion_tokens) if listed else None
 
 
-def _purse(plans: Sequence[tuple[Model, Plan]], job: Prepared, store: ReplyStore) -> Purse:
+def purse_of(plans: Sequence[tuple[Model, Plan]], job: Prepared, store: ReplyStore) -> Purse:
     """What may be spent: the recipe's budget, less what the stored answers cost. Its price is set model by model."""
     purse = Purse(budget_usd=job.recipe.limits.budget_usd)
     for model, ready in plans:
@@ -173,10 +173,10 @@ def _plan(model: Model, recipe: Recipe, tasks: TaskSet, store: ReplyStore) -> Pl
     return sample.plan(tasks.tasks, pools, sampling=sampling, seed=own.seed, identity=identity, store=store, how=recipe.how)
 
 
-async def _buy_all(
+async def buy_all(
     plans: Sequence[tuple[Model, Plan]], recipe: Recipe, *, store: ReplyStore, tracker: Tracker, purse: Purse
 ) -> dict[str, dict[str, str]]:
-    """One model after the other: two of them in memory help nobody."""
+    """Asks for what the store lacks, one model after the other: two of them in memory help nobody."""
     failures = {}
     for model, ready in plans:
         if ready.requests:
