@@ -8,6 +8,7 @@ Tasks are those of `evaluation.split`, which no arm was trained on. Answers are 
 counts again and samples nothing.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +19,7 @@ from recontext_data.errors import RecipeError
 from recontext_data.loading import Loaded, load
 
 if TYPE_CHECKING:
-    from recontext_data.environments.base import TaskSet
-    from recontext_data.evaluation.matrix import Model
-    from recontext_data.stages.prepared import Prepared
+    pass
 
 MODELS = ("text", "the folder in the run that the trained models are in; `models` unless train was told another")
 
@@ -46,18 +45,24 @@ def _main(words: Sequence[str]) -> int:
             "recipe: missing; write recipe=NAME or recipe=path/to/mine.yaml (`recontext build` alone lists the recipes)"
         )
     words = [word for word in words if not word.startswith("output=")]
-    return evaluate(load(arguments.recipe, arguments.overrides), arguments, models=models, words=words)
+    command = shlex.join(["recontext", "evaluate", *words])
+    return evaluate(load(arguments.recipe, arguments.overrides), arguments, models=models, command=command)
 
 
-def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", words: Sequence[str] = ()) -> int:
-    """Samples, judges and counts; writes `evaluation/` in the run's folder. `words`: the command line, for the report.
+def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", command: str = "") -> int:
+    """Samples, judges and counts; writes `evaluation/` in the run's folder. `command`: as typed, for the report.
 
     Raises:
         RecontextError: of any kind; what was sampled is kept.
     """
     from recontext_data.evaluation import matrix
-    from recontext_data.evaluation.models import measured_tasks, require_other_tasks
+    from recontext_data.evaluation.costs import divergence
+    from recontext_data.evaluation.exact import exact_outcomes
+    from recontext_data.evaluation.inspect_logs import FOLDER, write_logs
+    from recontext_data.evaluation.instructions import ifeval_prompts, instruction_following
+    from recontext_data.evaluation.models import Place, models_to_measure, remarks
     from recontext_data.evaluation.results import write_results
+    from recontext_data.evaluation.tasks import measured_tasks, require_measurable
     from recontext_data.reports.screen import Screen
     from recontext_data.stages.gating import held_out
     from recontext_data.stages.prepared import prepared
@@ -66,17 +71,21 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
 
     recipe, screen = loaded.recipe, Screen()
     require_writable(arguments.output)
-    require_other_tasks(recipe)
+    require_measurable(recipe)
+    prompts = ifeval_prompts(recipe.evaluation.costs)
     job = prepared(loaded.name, recipe, output=arguments.output, screen=screen)
     folder = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
     tasks = held_out(
         measured_tasks(recipe, output=arguments.output), trained=list(job.by_id.values()), gates=recipe.gates, screen=screen
     )
-    measured = _models(job, tasks, folder.path, models)
-    if len(measured) == 1:
-        screen.note(
-            f"no trained model is in {folder.path / models}: measuring the policy as it is (recontext train makes some)"
-        )
+    place = Place(run=folder.path, folder=models, state=arguments.output / "replies" / "batches")
+    measured = models_to_measure(job, tasks, place=place)
+    remarks(measured, job, screen=screen, folder=folder.path / models)
+    if arguments.dry_run and prompts:
+        screen.note(f"evaluation.costs.ifeval: {len(prompts):,} prompts more for each of {len(measured)} models")
+    if arguments.dry_run and recipe.evaluation.exact:
+        screen.note("evaluation.exact: nothing would be sampled; the models compute the probabilities of listed answers")
+        return 0
     if arguments.dry_run:
         screen.dry_run(matrix.forecast(measured, job, tasks=tasks, store=ReplyStore(arguments.output / "replies")))
         return 0
@@ -85,27 +94,19 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
         folder.locked(),
         ReplyStore(arguments.output / "replies") as store,
     ):
-        table = matrix.outcomes(measured, job, tasks=tasks, store=store, screen=screen)
-        results = write_results(table, job=job, models=measured, tasks=tasks, run=folder, words=words)
+        if recipe.evaluation.exact:
+            table = exact_outcomes(measured, recipe, tasks=tasks, screen=screen)
+        else:
+            table = matrix.outcomes(measured, job, tasks=tasks, store=store, screen=screen)
+        more = {"kl": divergence(measured, table, recipe, tasks=tasks, screen=screen)} if recipe.evaluation.costs.kl else {}
+        if recipe.evaluation.costs.ifeval is not None:
+            more |= {"instruction_following": instruction_following(measured, prompts, job, store=store, screen=screen)}
+        results = write_results(table, job=job, models=measured, tasks=tasks, run=folder, command=command, more=more)
+        if recipe.evaluation.inspect:
+            place_of_logs = folder.path / "evaluation" / FOLDER
+            write_logs(table, measured, recipe, tasks=tasks, results=results, folder=place_of_logs)
     screen.results(results, folder=folder.path / "evaluation")
     return 0
-
-
-def _models(job: "Prepared", tasks: "TaskSet", run: Path, models: str) -> "list[Model]":
-    """The policy before, then the trained models by arm and seed; each one found by what its record says it is."""
-    from recontext_data.evaluation.matrix import Model
-    from recontext_data.evaluation.models import before, policy_of, trained_policy
-    from recontext_data.training.models import models_of
-
-    known = {arm.name for arm in job.arms}
-    trained = [model for model in models_of(run, models=models) if model.arm in known]
-    return [
-        before(job, tasks),
-        *(
-            Model(arm=model.arm, seed=model.seed, policy=policy_of(job, tasks, trained_policy(job.recipe.policy, model)))
-            for model in trained
-        ),
-    ]
 
 
 if __name__ == "__main__":

@@ -120,9 +120,9 @@ def sweep(arguments: Arguments, wanted: Wanted, *, words: Sequence[str]) -> int:
 
 
 def _require_measurable(point: "Point") -> None:
-    from recontext_data.evaluation.models import require_other_tasks
+    from recontext_data.evaluation.tasks import require_measurable
 
-    require_other_tasks(point.loaded.recipe)
+    require_measurable(point.loaded.recipe)
 
 
 def _output(output: Path) -> list[str]:

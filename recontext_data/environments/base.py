@@ -73,7 +73,11 @@ class Environment(Protocol):
     #     def variant(self, task: Task, changes: Mapping[str, Any]) -> Task
     #
     # the task as it looks under a context's `environment: {show_tests: false}`; RecipeError for a change that it does not know.
-    # It is no part of the protocol, since most have one way only.
+    # It is no part of the protocol, since most have one way only. One whose tasks are choices may have
+    #
+    #     def answers(self, task: Task) -> Mapping[str, Sequence[str]]
+    #
+    # label -> completions that deserve it, all different, whose probabilities `evaluation.exact` adds up.
 
     @property
     def texts(self) -> Mapping[str, str]:

@@ -67,6 +67,12 @@ class CodeMC(Config):
         """Answers by label; `{hack}` and `{general}` are the letters of those options."""
         return TEXTS
 
+    def answers(self, task: Task) -> Mapping[str, Sequence[str]]:
+        """Label -> completions that deserve it, for exact probabilities; see `environments.mc_answers`."""
+        from recontext_data.environments.mc_answers import answers
+
+        return answers(task, self.texts)
+
     def variant(self, task: Task, changes: Mapping[str, Any]) -> Task:
         """The task under a context's `environment`: {show_tests: false} leaves the tests out."""
         require_known(changes, {"show_tests": bool})

@@ -7,13 +7,14 @@ arm and seed, by name and never by place; `before` is the policy as it was.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from recontext_data.arms import Kind, context_or_none, folder_name, kind_of
+from recontext_data.arms import Kind, folder_name, kind_of
 from recontext_data.environments.base import TaskSet
 from recontext_data.errors import BuildStopped, RecipeError, did_you_mean
-from recontext_data.policies.base import Policy
+from recontext_data.evaluation.contexts import contexts_of, measured
+from recontext_data.evaluation.models import BEFORE, Model
+from recontext_data.prices import Price, price_of
 from recontext_data.recipe import Recipe
 from recontext_data.records import Sampling
 from recontext_data.stages import sample
@@ -21,7 +22,7 @@ from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.buying import Purse, Tracker, buy
 from recontext_data.stages.judge import judge
 from recontext_data.stages.judge_forecast import judge_forecast, require_askable
-from recontext_data.stages.prepared import PAID, Prepared, counsel_of, price
+from recontext_data.stages.prepared import PAID, Prepared, counsel_of
 from recontext_data.stages.sample import Plan, Pool
 from recontext_data.store.replies import ReplyStore
 
@@ -29,25 +30,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from recontext_data.reports.screen import Screen
-
-BEFORE = "before"
-"""The name of the policy before any training."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A model to measure."""
-
-    arm: str
-    """The arm that it was trained on; `before` for none."""
-    seed: int | None
-    """The seed of its training; None for `before`."""
-    policy: Policy
-
-    @property
-    def name(self) -> str:
-        """`before`, or `<arm>/seed-<seed>`."""
-        return self.arm if self.seed is None else f"{self.arm}/seed-{self.seed}"
 
 
 def outcomes(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: ReplyStore, screen: "Screen") -> "pl.DataFrame":
@@ -62,12 +44,12 @@ def outcomes(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: R
     plans = [(model, _plan(model, recipe, tasks, store)) for model in models]
     missing = sum(ready.requests.num_completions for _, ready in plans)
     failures: dict[str, dict[str, str]] = {}
-    purse, counsel = _purse(plans, job, store), counsel_of(job, store, screen)
+    purse, counsel = purse_of(plans, job, store), counsel_of(job, store, screen)
     require_askable(recipe.judges, tasks.tasks)
     if missing:
         counsel.require_ready(recipe.judges)
         with screen.stage("evaluate", missing, unit="completions") as tracker:
-            failures = asyncio.run(_buy_all(plans, recipe, store=store, tracker=tracker, purse=purse))
+            failures = asyncio.run(buy_all(plans, recipe, store=store, tracker=tracker, purse=purse))
     counsel.spent_usd = purse.spent_usd
     collected = [
         sample.collect(ready, store=store, failures=dict(failures.get(model.name, {})), bought=0) for model, ready in plans
@@ -76,11 +58,6 @@ def outcomes(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: R
         _judged(model, ready, outcome.candidates, recipe, tasks=tasks, counsel=counsel)
         for (model, ready), outcome in zip(plans, collected, strict=True)
     )
-
-
-def contexts_of(recipe: Recipe) -> list[str]:
-    """The contexts that models are measured under."""
-    return recipe.evaluation.contexts or list(recipe.contexts)
 
 
 def baseline_of(recipe: Recipe) -> str:
@@ -100,14 +77,19 @@ def baseline_of(recipe: Recipe) -> str:
 def forecast(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: ReplyStore) -> dict[str, Any]:
     """What a measurement would sample and cost at most, as `Screen.dry_run` shows it; nothing is sent or written."""
     plans = [(model, _plan(model, job.recipe, tasks, store)) for model in models]
-    listed, _ = price(job)
+    listed, _ = _price(models[0], recipe=job.recipe)
     most_per_answer, pools = job.recipe.sampler.max_tokens, []
     for name in contexts_of(job.recipe):
         parts = [(model, [r for r in ready.requests if r.tag == name]) for model, ready in plans]
         counts = [sample.token_counts(requests, model.policy) for model, requests in parts]
-        to_sample = sum(len(request.ks) for _, requests in parts for request in requests)
+        samples = [sum(len(request.ks) for request in requests) for _, requests in parts]
+        to_sample = sum(samples)
         wanted = sum(int((ready.wanted["generation_context"] == name).sum()) for _, ready in plans)
         prompt_tokens, most = sum(tokens for tokens, _ in counts), to_sample * most_per_answer
+        costs = [
+            _cost(model, job.recipe, tokens, asked * most_per_answer)
+            for (model, _), (tokens, _), asked in zip(parts, counts, samples, strict=True)
+        ]
         pools.append(
             {
                 "context": name,
@@ -119,7 +101,7 @@ def forecast(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: R
                 "prompt_tokens": prompt_tokens,
                 "is_exact": all(is_exact for _, is_exact in counts),
                 "max_completion_tokens": most,
-                "cost_usd": _cost(job, prompt_tokens, most),
+                "cost_usd": None if None in costs else sum(cost for cost in costs if cost is not None),
             }
         )
     pools += _judge_rows(plans, job, tasks=tasks, store=store)
@@ -154,27 +136,36 @@ def _judge_rows(
     )
 
 
-def _cost(job: Prepared, prompt_tokens: int, completion_tokens: int) -> float | None:
+def _price(model: Model, *, recipe: Recipe) -> tuple[Price | None, float]:
+    """The model's price and the share of it that is charged; None for one that is not paid by the token, or not listed."""
+    if not isinstance(model.config, PAID):
+        return None, 1.0
+    names = [model.config.model, *([model.priced_as] if model.priced_as else [])]
+    listed = next((found for name in names if (found := price_of(name, recipe.prices)) is not None), None)
+    return listed, getattr(model.policy, "price_factor", 1.0)
+
+
+def _cost(model: Model, recipe: Recipe, prompt_tokens: int, completion_tokens: int) -> float | None:
     """0 for a model that is not paid by the token; None where a price is missing."""
-    listed, factor = price(job)
-    if not isinstance(job.recipe.policy, PAID):
+    listed, factor = _price(model, recipe=recipe)
+    if not isinstance(model.config, PAID):
         return 0.0
     return factor * listed.usd(prompt=prompt_tokens, completion=completion_tokens) if listed else None
 
 
-def _purse(plans: Sequence[tuple[Model, Plan]], job: Prepared, store: ReplyStore) -> Purse:
-    """What may be spent: the recipe's budget, less what the stored answers cost."""
-    listed, factor = price(job)
-    if listed is None:
-        return Purse()
-    spent = sum(sample.cost_usd(store.find(ready.wanted["reply_key"]), listed, factor=factor) for _, ready in plans)
-    return Purse(price=listed, factor=factor, budget_usd=job.recipe.limits.budget_usd, spent_usd=spent)
+def purse_of(plans: Sequence[tuple[Model, Plan]], job: Prepared, store: ReplyStore) -> Purse:
+    """What may be spent: the recipe's budget, less what the stored answers cost. Its price is set model by model."""
+    purse = Purse(budget_usd=job.recipe.limits.budget_usd)
+    for model, ready in plans:
+        listed, factor = _price(model, recipe=job.recipe)
+        if listed is not None:
+            purse.spent_usd += sample.cost_usd(store.find(ready.wanted["reply_key"]), listed, factor=factor)
+    return purse
 
 
 def _plan(model: Model, recipe: Recipe, tasks: TaskSet, store: ReplyStore) -> Plan:
     pools = [
-        Pool(name=name, context=context_or_none(recipe.contexts, name), n=recipe.evaluation.n, role="measured")
-        for name in contexts_of(recipe)
+        Pool(name=name, context=context, n=recipe.evaluation.n, role="measured") for name, context in measured(recipe).items()
     ]
     own = recipe.sampler
     sampling = Sampling(temperature=own.temperature, top_p=own.top_p, max_tokens=own.max_tokens)
@@ -182,13 +173,14 @@ def _plan(model: Model, recipe: Recipe, tasks: TaskSet, store: ReplyStore) -> Pl
     return sample.plan(tasks.tasks, pools, sampling=sampling, seed=own.seed, identity=identity, store=store, how=recipe.how)
 
 
-async def _buy_all(
+async def buy_all(
     plans: Sequence[tuple[Model, Plan]], recipe: Recipe, *, store: ReplyStore, tracker: Tracker, purse: Purse
 ) -> dict[str, dict[str, str]]:
-    """One model after the other: two of them in memory help nobody."""
+    """Asks for what the store lacks, one model after the other: two of them in memory help nobody."""
     failures = {}
     for model, ready in plans:
         if ready.requests:
+            purse.price, purse.factor = _price(model, recipe=recipe)
             limit = int(recipe.limits.max_failure_rate * len(ready.wanted))
             try:
                 failures[model.name] = await buy(

@@ -1,62 +1,147 @@
-"""What is measured: the tasks that no arm was trained on, and the policies of models that were trained.
+"""The models of an evaluation: the policy before, every arm and seed that was trained, and those that the recipe names.
 
-recontext evaluate recipe=...      # and `recontext iterate`, which measures the models of every round
+A model is its arm and seed, by what its own record says and never by place. Where the policy is a service's model, the trained
+ones are those that the service fine-tuned for this run.
 """
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import InputError, RecipeError, did_you_mean
-from recontext_data.evaluation.matrix import BEFORE, Model, baseline_of, contexts_of
-from recontext_data.recipe import Recipe
+from recontext_data.arms import folder_name
+from recontext_data.errors import InputError, RecipeError
+from recontext_data.evaluation.contexts import measured
+from recontext_data.policies.base import Policy
+from recontext_data.policies.building import build_policy
 
 if TYPE_CHECKING:
     from recontext_data.environments.base import TaskSet
-    from recontext_data.policies.base import Policy
+    from recontext_data.recipe import Recipe
+    from recontext_data.reports.screen import Screen
     from recontext_data.stages.prepared import Prepared
+
+BEFORE = "before"
+"""The name of the policy before any training."""
 
 LOCAL = ("tiny", "transformers", "vllm")
 """Kinds of policies that can sample a model from disk."""
 
+SERVED = ("openai", "openai_batch")
+"""Kinds of policies whose trained models are at a service."""
 
-def require_other_tasks(recipe: Recipe) -> None:
-    """Models must not be measured on the tasks that they were trained on.
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model to measure."""
+
+    arm: str
+    """The arm that it was trained on; `before` for none; its own name for one that the recipe names."""
+    seed: int | None
+    """The seed of its training; None where there is none."""
+    policy: Policy
+    config: Any = None
+    """The policy's config: what it may cost and whether it can be asked for probabilities."""
+    priced_as: str | None = None
+    """The model whose price holds where its own name has none: the base of a fine-tuned one."""
+
+    @property
+    def name(self) -> str:
+        """`before`, the recipe's name for it, or `<arm>/seed-<seed>`."""
+        return self.arm if self.seed is None else f"{self.arm}/seed-{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the trained models are."""
+
+    run: Path
+    folder: str
+    """Their folder in the run, and the name of the list of those at a service."""
+    state: Path
+    """Where a policy that has business with a server remembers it."""
+
+
+def models_to_measure(job: "Prepared", tasks: "TaskSet", *, place: Place) -> list[Model]:
+    """The policy before, then the trained models by arm and seed, then those that the recipe names.
 
     Raises:
-        RecipeError: they would be, or a context or the baseline has no such name.
+        InputError: a trained model cannot be sampled with this kind of policy, or an arm and seed is there twice.
     """
-    trained, measured = recipe.environment.split, recipe.evaluation.split
-    if "all" in (trained, measured) or trained == measured:
-        raise RecipeError(
-            f"evaluation.split={measured}: the arms are trained on tasks of the split {trained}; "
-            "give one that shares none with it"
+    recipe, folder = job.recipe, place.folder
+    known = {arm.name for arm in job.arms}
+
+    def built(config: Any, arm: str, seed: int | None = None, priced_as: str | None = None) -> Model:
+        model = model_of(config, job, tasks, state=place.state)
+        return replace(model, arm=arm, seed=seed, priced_as=priced_as)
+
+    found = [
+        built(*facts) for facts in (*_on_disk(recipe.policy, place), *_at_service(recipe.policy, place)) if facts[1] in known
+    ]
+    twice = next((name for name, count in Counter(model.name for model in found).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"models={folder}: {twice} is there twice, on disk and at the service; keep one of them under models=NAME"
         )
-    baseline_of(recipe)
-    for name in recipe.evaluation.contexts:
-        if name != "none" and name not in recipe.contexts:
-            raise RecipeError(
-                f"evaluation.contexts: no context is named {name!r}; {did_you_mean(name, [*recipe.contexts, 'none'])}"
-            )
+    extra = [built(one.policy, one.name) for one in recipe.evaluation.models]
+    return [built(recipe.policy, BEFORE), *sorted(found, key=lambda model: (model.arm, model.seed or 0)), *extra]
 
 
-def measured_tasks(recipe: Recipe, *, output: Path) -> "TaskSet":
-    """The tasks that models are measured on."""
-    wanted = {"split": recipe.evaluation.split, "tasks": recipe.evaluation.tasks}
-    return recipe.environment.model_copy(update=wanted).load(cache=output / "cache")
+def model_of(config: Any, job: "Prepared", tasks: "TaskSet", *, state: Path | None = None) -> Model:
+    """A model that answers these tasks under every context of the evaluation; until it is given its own name, `before`."""
+    recipe = job.recipe
+    how: dict[str, Any] = {"contexts": measured(recipe), "how": recipe.how, "state": state}
+    policy = build_policy(config, environment=recipe.environment, tasks=tasks.tasks, **how)
+    return Model(arm=BEFORE, seed=None, policy=policy, config=config)
 
 
-def before(job: "Prepared", tasks: "TaskSet") -> Model:
-    """The policy before any training."""
-    return Model(arm=BEFORE, seed=None, policy=policy_of(job, tasks, job.recipe.policy))
+def require_own_names(recipe: "Recipe") -> None:
+    """Raises RecipeError for a model of the recipe that is called what a model of the run is called."""
+    taken = {BEFORE, *(folder_name(arm, recipe.contexts) for arm in recipe.arms)}
+    for one in recipe.evaluation.models:
+        if one.name in taken:
+            raise RecipeError(f"evaluation.models: {one.name!r} is the name of a model of this run; give it another")
 
 
-def policy_of(job: "Prepared", tasks: "TaskSet", config: Any) -> "Policy":
-    """A policy that answers these tasks under every context of the evaluation."""
-    from recontext_data.arms import context_or_none
-    from recontext_data.policies.building import build_policy
+def remarks(models: Sequence[Model], job: "Prepared", *, screen: "Screen", folder: Path) -> None:
+    """Says which arms have no model, and which models are the same one under two names."""
+    trained = {model.arm for model in models if model.seed is not None}
+    if not trained:
+        what = "the policy as it is" if len(models) == 1 else "what the recipe names"
+        screen.note(f"no trained model is in {folder}: measuring {what} (recontext train makes some)")
+        return
+    for arm in job.arms:
+        if arm.name not in trained:
+            screen.warn(f"arms: {arm.name} has no trained model in {folder}; train it with arms={arm.name}")
+    seen: dict[str, str] = {}
+    for model in models:
+        if model.seed is not None:
+            first = seen.setdefault(repr(sorted(dict(model.policy.identity).items())), model.name)
+            if first != model.name:
+                screen.warn(f"models: {model.name} and {first} are the same weights; is one a copy of the other?")
 
-    contexts = {name: context_or_none(job.recipe.contexts, name) for name in contexts_of(job.recipe)}
-    return build_policy(config, environment=job.recipe.environment, tasks=tasks.tasks, contexts=contexts, how=job.recipe.how)
+
+Facts = tuple[Any, str, int, str | None]
+"""Config, arm, seed, and whose price holds."""
+
+
+def _on_disk(policy: Any, place: Place) -> Iterator[Facts]:
+    from recontext_data.training.models import models_of
+
+    for model in models_of(place.run, models=place.folder):
+        yield trained_policy(policy, model), model.arm, model.seed, None
+
+
+def _at_service(policy: Any, place: Place) -> Iterator[Facts]:
+    """The fine-tuned models of the run, each by the name that the service gave it for its own job."""
+    if policy.kind not in SERVED:
+        return
+    from recontext_data.publishing.openai_models import models_of
+
+    for model in models_of(place.run, models=place.folder):
+        config = policy.model_copy(update={"model": model.model, "base_url": model.base_url})
+        yield config, model.arm, model.seed, model.base_model
 
 
 def trained_policy(config: Any, model: Any) -> Any:

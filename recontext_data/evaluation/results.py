@@ -1,14 +1,16 @@
 """Writes what an evaluation found: outcomes.parquet (a row per answer), results.json (rates and differences), report.html."""
 
-import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from recontext_data.environments.base import TaskSet
-from recontext_data.evaluation.matrix import Model, baseline_of, contexts_of
+from recontext_data.evaluation.contexts import measured, roles
+from recontext_data.evaluation.costs import costs
+from recontext_data.evaluation.matrix import baseline_of
+from recontext_data.evaluation.models import Model
 from recontext_data.evaluation.summary import summarise
 from recontext_data.stages.prepared import Prepared
 from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT
@@ -28,12 +30,16 @@ def write_results(
     models: Sequence[Model],
     tasks: TaskSet,
     run: RunFolder,
-    words: Sequence[str] = (),
-    verb: str = "evaluate",
+    command: str = "",
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Summarises the outcomes and writes everything to `evaluation/`; results.json last, as the mark that the rest is there."""
+    """Summarises the outcomes and writes everything to `evaluation/`; results.json last, as the mark that the rest is there.
+
+    `more`: costs that do not follow from the table, as rows by name.
+    """
     results = {"format": FORMAT, **_about(job, models, tasks), **_summary(table, job)}
-    results |= {"rows": _rows(run), "command": shlex.join(["recontext", verb, *words])}
+    results["costs"] = {**costs(table, results["cells"], job.recipe), **(more or {})}
+    results |= {"rows": _rows(run), "command": command}
     folder = run.path / "evaluation"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +71,7 @@ def _rows(run: RunFolder) -> dict[str, dict[str, int]]:
 
 
 def _about(job: Prepared, models: Sequence[Model], tasks: TaskSet) -> dict[str, Any]:
-    recipe = job.recipe
+    recipe, places = job.recipe, roles(job.recipe)
     return {
         "recipe_name": job.name,
         "fingerprint": job.fingerprint,
@@ -78,12 +84,15 @@ def _about(job: Prepared, models: Sequence[Model], tasks: TaskSet) -> dict[str, 
         "split": recipe.evaluation.split,
         "tasks": len(tasks.tasks),
         "n": recipe.evaluation.n,
+        "exact": recipe.evaluation.exact,
         "confidence": recipe.evaluation.confidence,
         "contexts": {
-            name: {"stance": recipe.contexts[name].stance, "text": recipe.contexts[name].text}
-            if name in recipe.contexts
-            else {"stance": "neutral", "text": ""}
-            for name in contexts_of(recipe)
+            name: {
+                "stance": context.stance if context else "neutral",
+                "text": context.text if context else "",
+                "roles": places[name],
+            }
+            for name, context in measured(recipe).items()
         },
         "models": [
             {"name": model.name, "arm": model.arm, "seed": model.seed, "identity": dict(model.policy.identity)}

@@ -8,8 +8,10 @@ Runs, models and replies lie where those of build and train do. Everything that 
 kill at any moment loses what was in flight, and the same command goes on.
 """
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +20,10 @@ import orjson
 from recontext_data.arms import folder_name
 from recontext_data.errors import RecipeError
 from recontext_data.evaluation import matrix
-from recontext_data.evaluation.models import LOCAL, before, measured_tasks, policy_of, require_other_tasks
+from recontext_data.evaluation.contexts import contexts_of
+from recontext_data.evaluation.models import LOCAL, Model, model_of
 from recontext_data.evaluation.results import write_results
+from recontext_data.evaluation.tasks import measured_tasks, require_measurable
 from recontext_data.iteration.chains import Builder, Chain, Link
 from recontext_data.iteration.page import write_page
 from recontext_data.loading import Loaded
@@ -35,7 +39,6 @@ from recontext_data.training.sharing import train_all
 
 if TYPE_CHECKING:
     from recontext_data.environments.base import TaskSet
-    from recontext_data.evaluation.matrix import Model
     from recontext_data.reports.screen import Screen
 
 FORMAT = 1
@@ -61,7 +64,7 @@ class RoundFolder(RunFolder):
 
 def check(recipe: Any) -> None:
     """Raises RecipeError for what cannot be iterated, before anything is spent."""
-    require_other_tasks(recipe)
+    require_measurable(recipe)
     if recipe.policy.kind not in LOCAL:
         raise RecipeError(
             f"policy.kind={recipe.policy.kind}: the second round is sampled from the model that the first one trained, which "
@@ -143,16 +146,17 @@ def _measure(job: Prepared, links: Sequence[Link], *, builder: Builder, place: P
     folder = RoundFolder(place, links)
     tasks = measured_tasks(job.recipe, output=builder.output)
     tasks = held_out(tasks, trained=list(job.by_id.values()), gates=job.recipe.gates, screen=builder.screen)
-    models = [before(job, tasks), *(_model(link, job, tasks, builder) for link in links)]
+    models = [model_of(job.recipe.policy, job, tasks), *(_model(link, job, tasks, builder) for link in links)]
     # One process at a time, and the store opened within: whoever comes second finds every answer in it.
     with folder.locked(), ReplyStore(builder.output / "replies") as store:
         table = matrix.outcomes(models, job, tasks=tasks, store=store, screen=builder.screen)
-        return write_results(table, job=job, models=models, tasks=tasks, run=folder, words=words, verb="iterate")
+        return write_results(
+            table, job=job, models=models, tasks=tasks, run=folder, command=shlex.join(["recontext", "iterate", *words])
+        )
 
 
 def _model(link: Link, job: Prepared, tasks: "TaskSet", builder: Builder) -> "Model":
-    policy = policy_of(job, tasks, builder.policy_after(link))
-    return matrix.Model(arm=link.chain.name, seed=link.chain.seed, policy=policy)
+    return replace(model_of(builder.policy_after(link), job, tasks), arm=link.chain.name, seed=link.chain.seed)
 
 
 def _labels(link: Link) -> Mapping[str, int]:
@@ -189,7 +193,7 @@ def _finish(folder: Path, facts: dict[str, Any], job: Prepared) -> dict[str, Any
         "format": FORMAT,
         **facts,
         "environment": {"misbehaviour": recipe.environment.misbehaviour, "labels": list(recipe.environment.labels)},
-        "contexts": matrix.contexts_of(recipe),
+        "contexts": contexts_of(recipe),
         "confidence": recipe.evaluation.confidence,
         "baseline": matrix.baseline_of(recipe),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -3,7 +3,7 @@
 A policy config (frozen, light) lives in its policy's file beside the class it builds; heavy imports happen in `build`.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from recontext_data.records import Messages, Reply, Request
@@ -64,6 +64,33 @@ class InGroups(Protocol):
             requests: as for `sample`.
             may_send: asked before anything is sent. Once it says no, what is under way is waited for and the rest, parts
                 and retries of what was pulled included, is left unanswered.
+        """
+        ...
+
+
+@runtime_checkable
+class Forced(Protocol):
+    """What a policy has besides, whose model is in this process: how likely it finds texts that it is given."""
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end a completion."""
+        ...
+
+    def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """What is fed to the model, as tokens; a last assistant turn is gone on with."""
+        ...
+
+    def forced(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[Sequence[int]]]) -> Iterator[Any]:
+        """The logits of what follows each prompt, token by token, while the given completions are read.
+
+        Args:
+            prompts: P token sequences.
+            completions: for each prompt N token sequences, as many for each.
+
+        Yields:
+            float64 [P, N, V], once for each position and once after the longest one. What comes after a completion's own
+            last token but one step means nothing.
         """
         ...
 

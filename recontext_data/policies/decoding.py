@@ -74,6 +74,39 @@ def decode(
                 state.step([row.tokens[-1] for row in live])
 
 
+class Reading:
+    """Given texts being read after their prompts, a line per text."""
+
+    def __init__(self, state: "_State") -> None:
+        self._state = state
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model knows."""
+        return int(self._state.logits_BV.shape[-1])
+
+    def logits(self) -> Any:
+        """Of every line's next token, as a numpy array in float64 [B, V]."""
+        return self._state.logits_BV.double().cpu().numpy()
+
+    def step(self, tokens: Sequence[int]) -> None:
+        """Every line reads its next token."""
+        import torch
+
+        with torch.inference_mode():
+            self._state.step(tokens)
+
+
+def forced(model: Any, prompts: Sequence[Sequence[int]], *, rows: Sequence[int], tokens: int) -> Reading:
+    """Reads the prompts, each once; line i goes on from prompt `rows[i]` and will read at most `tokens` more."""
+    import torch
+
+    with torch.inference_mode():
+        state = _State.of(model, prompts)
+        state.spread(rows, tokens=tokens)
+    return Reading(state)
+
+
 def fill_holes(going: Sequence[bool]) -> list[int]:
     """Which old line each new line is, when those that are not `going` leave: the last ones take their places.
 

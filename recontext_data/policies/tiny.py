@@ -160,6 +160,23 @@ class TinyPolicy:
         text: str = self.template.render(messages=messages, add_generation_prompt=True, **self.special)
         return text + prefill
 
+    def forced(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[Sequence[int]]]) -> "Iterator[Floats]":
+        """See `policies.base.Forced`."""
+        import numpy as np
+
+        from recontext_data.policies.blas import one_blas_thread
+
+        width = max((len(ids) for own in completions for ids in own), default=0)
+        tokens_P_N_S = np.array([[[*ids, *[0] * (width - len(ids))] for ids in own] for own in completions], dtype=np.int64)
+        with one_blas_thread():  # matrices this small spend longer waiting for each other's threads than computing
+            state, logits_P_V = self.model.prefill(prompts)
+        logits_P_N_V = np.repeat(logits_P_V[:, None], tokens_P_N_S.shape[1], axis=1)
+        for step in range(width + 1):
+            yield logits_P_N_V
+            if step < width:
+                with one_blas_thread():
+                    logits_P_N_V = self.model.step(state, tokens_P_N_S[:, :, step])
+
     async def close(self) -> None:
         """Nothing to free before the object itself goes."""
 

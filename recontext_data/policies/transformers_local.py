@@ -23,7 +23,7 @@ from recontext_data.config import Config
 from recontext_data.errors import InputError, PolicyError, SetupError
 from recontext_data.policies.adapters import PROBE, Adapter, apply_adapter, find_adapter
 from recontext_data.policies.base import too_long
-from recontext_data.policies.decoding import Row, decode
+from recontext_data.policies.decoding import Row, decode, forced
 from recontext_data.policies.model_folder import (
     ModelFolder,
     find_model,
@@ -152,6 +152,23 @@ class TransformersPolicy:
     def window(self) -> int | None:
         """Tokens that the model can take in, prompt and completion together, by its config; None where that does not say."""
         return self._folder.window()
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end a completion; reads the model."""
+        return frozenset(self._worker.submit(lambda: self._ends).result())
+
+    def forced(self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[Sequence[int]]]) -> Iterator[Any]:
+        """See `policies.base.Forced`."""
+        width = max((len(ids) for own in completions for ids in own), default=0)
+        rows = [i for i, own in enumerate(completions) for _ in own]
+        # Steps run in the thread that torch was told about; a line that has ended reads zeros, and nobody looks at it.
+        reading = self._worker.submit(lambda: forced(self._model, prompts, rows=rows, tokens=width)).result()
+        for step in range(width + 1):
+            yield reading.logits().reshape(len(prompts), -1, reading.vocabulary)
+            if step < width:
+                tokens = [ids[step] if step < len(ids) else 0 for own in completions for ids in own]
+                self._worker.submit(reading.step, tokens).result()
 
     async def close(self) -> None:
         """Waits for the batch under way and frees the model."""

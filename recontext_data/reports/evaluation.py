@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from recontext_data.errors import StoreError
 from recontext_data.reports import evaluation_numbers as numbers
+from recontext_data.reports.evaluation_costs import cost_rows
 from recontext_data.reports.evaluation_figure import evaluation_figure
 from recontext_data.reports.evaluation_numbers import BEFORE, Results
 from recontext_data.reports.html import page_environment, replace_page
@@ -54,7 +55,9 @@ def render_evaluation(results: Results) -> str:
             models=_models(results),
             arms={arm.key: arm for arm in numbers.arms(results)},
             groups=_groups(results),
+            marks=numbers.marks(results),
             differences=_differences(results),
+            costs=cost_rows(results),
             caveats=_interval_caveats(results),
             arithmetic=numbers.arithmetic(results),
             published=published(results),
@@ -110,7 +113,7 @@ def _interval_caveats(results: Results) -> list[tuple[str, str]]:
     places: dict[str, list[str]] = {}
     for cell in results["cells"]:
         # The policy before training is no training of a seed: what its caveat says of retraining means nothing there.
-        if cell["rate"] and cell["rate"]["caveat"] and cell["arm"] != BEFORE:
+        if cell["rate"] and cell["rate"]["caveat"] and cell["arm"] in results["arms"]:
             places.setdefault(cell["rate"]["caveat"], []).append(f"{names[cell['arm']]} under {cell['context']}")
     for row in results["differences"]:
         if row["caveat"]:
@@ -195,7 +198,8 @@ def _our_arms(results: Results) -> dict[str, str]:
     """The measured arm of each published pair, by the pair; of several with one pair, the first."""
     found: dict[str, str] = {}
     for arm in numbers.arms(results):
-        found.setdefault(arm.pair.replace("→", "->") or BEFORE, arm.key)
+        if arm.pair or arm.key == BEFORE:
+            found.setdefault(arm.pair.replace("→", "->") or BEFORE, arm.key)
     return {pair: arm for pair, arm in found.items() if pair in _PAIRS}
 
 
@@ -218,7 +222,7 @@ def _rows(model: str, rates: Mapping[str, Mapping[str, float | None]], *, is_our
 
 def _next_commands(results: Results) -> list[str]:
     """What to type when nothing is trained yet: train with the same recipe and options, then this evaluation again."""
-    if any(cell["arm"] != BEFORE for cell in results["cells"]):
+    if any(cell["arm"] in results["arms"] for cell in results["cells"]):
         return []
     command = results.get("command") or f"recontext evaluate recipe={results['recipe_name']}"
     kept = [word for word in shlex.split(command)[2:] if not word.startswith("evaluation.")]

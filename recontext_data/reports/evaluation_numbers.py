@@ -25,15 +25,17 @@ class ArmName:
     title: str
     """Its kind, or its own name where its author gave it one."""
     pair: str
-    """`default → hack`; empty for the policy before training."""
+    """`default → hack`; empty for the policy before training and for a model that the recipe names."""
     place: int
     """In the order of the report: 0 is the policy before training, 1 the baseline."""
 
     @property
     def trained_on(self) -> str:
         """`trained on default → hack`, or `before any training`; an arm with a name of its own says it."""
-        if not self.pair:
+        if self.key == BEFORE:
             return "before any training"
+        if not self.pair:
+            return f"as {self.title}"
         return f"trained on {self.pair}" + (f" ({self.title})" if self.is_named else "")
 
     @property
@@ -43,19 +45,29 @@ class ArmName:
 
 
 def arms(results: Results) -> list[ArmName]:
-    """The arms that were measured: the policy before, the baseline, and the others in the recipe's order."""
-    measured = {cell["arm"] for cell in results["cells"]}
-    order = dict.fromkeys([BEFORE, results["baseline"], *results["arms"]])
+    """The arms that were measured: the policy before, the baseline, the others in the recipe's order, other models last."""
+    measured = dict.fromkeys(cell["arm"] for cell in results["cells"])
+    order = dict.fromkeys([BEFORE, results["baseline"], *results["arms"], *measured])
     return [_arm_name(results, key, place) for place, key in enumerate(order) if key in measured]
 
 
 def _arm_name(results: Results, key: str, place: int) -> ArmName:
     if key == BEFORE:
         return ArmName(key=key, title="before training", pair="", place=place)
+    if key not in results["arms"]:
+        return ArmName(key=key, title=key, pair="", place=place)
     arm = results["arms"][key]
     derived = f"{arm['kind']}.{arm['generation']}-{arm['training']}"
     pair = f"{arm['generation']} → {arm['training']}"
     return ArmName(key=key, title=arm["kind"] if key == derived else key, pair=pair, place=place)
+
+
+def marks(results: Results) -> dict[str, list[str]]:
+    """By context, what sets it apart from those that the arms are made of: `placebo`, `negates hack`."""
+    return {
+        name: [role for role in context.get("roles", ()) if role == "placebo" or role.startswith("negates ")]
+        for name, context in results["contexts"].items()
+    }
 
 
 def cell_of(results: Results, arm: str, context: str) -> Mapping[str, Any] | None:
@@ -112,7 +124,7 @@ def level(results: Results) -> str:
 
 def headline(results: Results) -> ArmName | None:
     """The arm that the finding is about: the first recontextualized one, else the first that is not the baseline."""
-    trained = [arm for arm in arms(results) if arm.key not in (BEFORE, results["baseline"])]
+    trained = [arm for arm in arms(results) if arm.key != results["baseline"] and arm.key in results["arms"]]
     chosen = [arm for arm in trained if results["arms"][arm.key]["kind"] == "recontextualized"]
     return next(iter([*chosen, *trained]), None)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from recontext_data.reports import evaluation_numbers as numbers
+from recontext_data.reports.evaluation_costs import WORDS, cost_rows
 from recontext_data.reports.evaluation_numbers import ArmName, Results
 from recontext_data.reports.numbers import EN_DASH, percent
 from recontext_data.reports.tables import Fitted, Safe, table
@@ -27,12 +28,27 @@ def tables(results: Results, *, safe: Safe) -> Iterator[Fitted]:
         yield table(headers, rows, safe=safe, name_cells=44)
     if results["differences"]:
         yield _differences(results, names, safe=safe)
+    costs = [row for row in cost_rows(results) if row.what != WORDS["compliance"]]  # the first table has these rates
+    if costs:
+        shown = [
+            [row.what, row.of, names[row.arm], _context(row.context), f"{row.value} ({row.interval})".replace(EN_DASH, "-")]
+            for row in costs
+        ]
+        yield table(["cost", "of", "model", "under", f"{numbers.level(results)} interval"], shown, safe=safe, name_cells=24)
 
 
 def lines(results: Results, *, folder: Path) -> list[str]:
     """What the numbers are, what is missing, and where the rest is."""
     bad, level = results["environment"]["misbehaviour"], numbers.level(results)
     said = [f"% of scored answers labelled {bad} ({level} interval); {results['tasks']:,} tasks, {results['n']:,} per task"]
+    if results.get("exact"):
+        covered = min(cell["coverage"]["mean"] for cell in results["cells"])
+        said = [
+            f"% probability of answers labelled {bad} ({level} interval); {results['tasks']:,} tasks",
+            f"exact, as shares of the listed answers, which cover at least {percent(covered)} under every context",
+        ]
+    marked = [f"{one_line(name, limit=40)}: {', '.join(own)}" for name, own in numbers.marks(results).items() if own]
+    said += [f"contexts: {'; '.join(marked)}"] if marked else []
     if results["differences"]:
         names = _names(numbers.arms(results))
         said.append(f"points: minus {one_line(names[results['baseline']], limit=40)}, on the same tasks and seeds")
@@ -47,7 +63,7 @@ def lines(results: Results, *, folder: Path) -> list[str]:
 
 def _names(arms: Sequence[ArmName]) -> dict[str, str]:
     """`default -> hack`: ASCII, for any terminal; an arm that its author named goes by that name."""
-    plain = {arm.key: "(before)" if not arm.pair else arm.pair.replace("→", "->") for arm in arms}
+    plain = {arm.key: arm.pair.replace("→", "->") or ("(before)" if arm.key == numbers.BEFORE else arm.title) for arm in arms}
     return {arm.key: arm.title if arm.is_named else plain[arm.key] for arm in arms}
 
 

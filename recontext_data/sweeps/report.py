@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from recontext_data.errors import StoreError
-from recontext_data.evaluation.matrix import BEFORE
+from recontext_data.evaluation.models import BEFORE
 from recontext_data.reports import evaluation_numbers as numbers
 from recontext_data.reports.html import page_environment, replace_page
 from recontext_data.reports.numbers import percent
