@@ -58,7 +58,7 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", co
     from recontext_data.evaluation import matrix
     from recontext_data.evaluation.costs import divergence
     from recontext_data.evaluation.exact import exact_outcomes
-    from recontext_data.evaluation.inspect_logs import FOLDER, write_logs
+    from recontext_data.evaluation.inspect_logs import FOLDER, remove_logs, write_logs
     from recontext_data.evaluation.instructions import ifeval_prompts, instruction_following
     from recontext_data.evaluation.models import Place, models_to_measure, remarks
     from recontext_data.evaluation.results import write_results
@@ -101,9 +101,10 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", co
         more = {"kl": divergence(measured, table, recipe, tasks=tasks, screen=screen)} if recipe.evaluation.costs.kl else {}
         if recipe.evaluation.costs.ifeval is not None:
             more |= {"instruction_following": instruction_following(measured, prompts, job, store=store, screen=screen)}
+        place_of_logs = folder.path / "evaluation" / FOLDER
+        remove_logs(place_of_logs)
         results = write_results(table, job=job, models=measured, tasks=tasks, run=folder, command=command, more=more)
         if recipe.evaluation.inspect:
-            place_of_logs = folder.path / "evaluation" / FOLDER
             write_logs(table, measured, recipe, tasks=tasks, results=results, folder=place_of_logs)
     screen.results(results, folder=folder.path / "evaluation")
     return 0

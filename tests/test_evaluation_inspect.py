@@ -32,6 +32,8 @@ def test_a_log_per_model_is_read_back_by_inspect(tmp_path: Path) -> None:
         assert by_key == {}
     metrics = log.read_eval_log(str(folder / "before.eval"), header_only=True).results.scores[0].metrics
     assert metrics["hack under hack"].value == 1.0 and metrics["hack under control"].value == 0.0
+    assert evaluate(path, tmp_path / "out", "evaluation.inspect=false") == 0
+    assert not folder.exists(), "logs of an earlier evaluation do not stay beside other results"
 
 
 def test_without_the_library_the_fix_is_said_before_anything_is_sampled(

@@ -53,6 +53,14 @@ def write_logs(
     return written
 
 
+def remove_logs(folder: Path) -> None:
+    """Removes the logs of an earlier evaluation, which would say other things than the results beside them."""
+    for path in folder.glob("*.eval"):
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def _prompts(recipe: Recipe, tasks: TaskSet) -> dict[tuple[str, str], Any]:
     return {
         (name, task.task_id): render(task, context, name=name, how=recipe.how)

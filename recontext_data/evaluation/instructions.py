@@ -3,8 +3,8 @@
 The checkers are those of `lm_eval` (the extra `ifeval`), which keeps the originals of J. Zhou and others,
 "Instruction-following evaluation for large language models" (arXiv 2311.07911). As there, answers are greedy and have at most
 1,280 tokens, and there are four numbers: of prompts all of whose instructions are followed and of instructions, strictly and
-loosely (without the first or last line, or without asterisks). Counting sentences needs a table that nltk loads once from the
-net; where it cannot be had such prompts are unscored, and counted.
+loosely (without the first or last line, or without asterisks). Checkers that cut text into sentences or words by nltk's
+table, which it loads once from the net, leave their prompts unscored where it cannot be had; these are counted.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import DataError, SetupError
+from recontext_data.errors import DataError, SetupError, did_you_mean
 from recontext_data.evaluation.config import Costs
 from recontext_data.evaluation.models import Model
 from recontext_data.records import Sampling, Task, uniform
@@ -44,6 +44,13 @@ def ifeval_prompts(config: Costs) -> list[Task]:
     if find_spec("lm_eval") is None:
         raise SetupError("evaluation.costs.ifeval needs lm_eval: pip install 'recontext_data[ifeval]'")
     rows = [_checked(row, number, config.ifeval) for number, row in enumerate(_read(config.ifeval), start=1)]
+    known = _checkers().instructions_registry.INSTRUCTION_DICT
+    for row in rows:
+        unknown = next((name for name in row["instruction_id_list"] if name not in known), None)
+        if unknown is not None:
+            raise DataError(
+                f"evaluation.costs.ifeval: prompt {row['key']}: no checker for {unknown!r}; {did_you_mean(unknown, known)}"
+            )
     rows = sorted(rows, key=lambda row: uniform("ifeval", row["key"]))[: config.ifeval_prompts]
     return [
         Task(
@@ -61,7 +68,8 @@ def _read(source: str) -> list[Any]:
     if path.suffix != ".jsonl" and not path.exists():
         from datasets import load_dataset
 
-        return list(load_dataset(source, split="train"))
+        rows: list[Any] = list(load_dataset(source, split="train"))
+        return rows
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
@@ -74,8 +82,7 @@ def _checked(row: Any, number: int, source: str) -> dict[str, Any]:
             raise DataError(
                 f"evaluation.costs.ifeval: {source}: row {number} has no {name} as IFEval has it; give its own file"
             )
-    checked: dict[str, Any] = row
-    return checked
+    return {name: row[name] for name in COLUMNS}
 
 
 def instruction_following(
@@ -117,11 +124,7 @@ def instruction_following(
 
 def check(prompts: Sequence[Task], said: Mapping[str, str]) -> dict[str, list[bool] | None]:
     """Task id and way (`ID strict`, `ID loose`) -> whether each instruction is followed; None where that cannot be said."""
-    with contextlib.redirect_stdout(sys.stderr):  # it says there what it downloads
-        from langdetect import DetectorFactory
-        from lm_eval.tasks.ifeval import utils
-
-    DetectorFactory.seed = 0  # it guesses languages with random numbers
+    utils = _checkers()
     ways = {"strict": utils.test_instruction_following_strict, "loose": utils.test_instruction_following_loose}
     found: dict[str, list[bool] | None] = {}
     for task in prompts:
@@ -129,10 +132,22 @@ def check(prompts: Sequence[Task], said: Mapping[str, str]) -> dict[str, list[bo
         for way, test in ways.items():
             found[f"{task.task_id} {way}"] = None
             if task.task_id in said:
-                # LookupError: the table for counting sentences is not on this machine.
-                with contextlib.suppress(LookupError):
+                try:
                     found[f"{task.task_id} {way}"] = list(test(example, said[task.task_id]).follow_instruction_list)
+                except LookupError as error:
+                    if type(error) is not LookupError:  # a wrong key or index is a bug; nltk's own says that a table is absent
+                        raise
     return found
+
+
+def _checkers() -> Any:
+    """lm_eval's module of checkers."""
+    with contextlib.redirect_stdout(sys.stderr):  # it says there what it downloads
+        from langdetect import DetectorFactory
+        from lm_eval.tasks.ifeval import utils
+
+    DetectorFactory.seed = 0  # it guesses languages with random numbers
+    return utils
 
 
 def _rows(
