@@ -3,7 +3,8 @@
     round 1   the recipe's own run: pools of the base policy, shared by all arms      runs/<recipe>/<fingerprint>/
     round r   a run per chain, whose policy is the chain's model of round r-1         runs/<recipe>/<another fingerprint>/
 
-A run's fingerprint holds the weights that it was sampled from, so the runs of two chains or two rounds are never one folder.
+A run's fingerprint holds the weights that it was sampled from: runs of two chains are one folder only where their models are
+the same, byte for byte, and then what they sample is the same too.
 """
 
 import shutil
