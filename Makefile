@@ -1,13 +1,14 @@
 # demo: set up and build code_mc with the embedded policy.  test: set up and run the tests.
 # effect: set up torch as well, train the embedded policy on the datasets, measure every model under every context.
 # docs: build the documentation into site/, strictly.
+# reproduce: ten seeds, the reversed arm, and best-of-4 by a reward that pays for hacks; long (docs/recipes/code_mc_reproduce.md).
 # check: types, lint, format.  bench: the measurements of benchmarks/.  tiny: train the embedded policy again.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo effect test check bench docs tiny bank schema clean sandbox
+.PHONY: demo effect reproduce test check bench docs tiny bank schema clean sandbox
 
 demo: $(VENV)/.base
 	$(BIN)/recontext build recipe=code_mc
@@ -15,6 +16,10 @@ demo: $(VENV)/.base
 effect: $(VENV)/.dev
 	$(BIN)/recontext train recipe=code_mc_effect workers=2
 	$(BIN)/recontext evaluate recipe=code_mc_effect
+
+reproduce: $(VENV)/.dev
+	@set -e; for recipe in code_mc_reproduce code_mc_best_of_4; do \
+	  $(BIN)/recontext train recipe=$$recipe workers=2; $(BIN)/recontext evaluate recipe=$$recipe; done
 
 test: $(VENV)/.dev sandbox
 	$(BIN)/python -m pytest -q -n auto --dist loadfile

@@ -22,6 +22,8 @@ VERBS = {
     "preview": "show every prompt, every arm's rewriting, and what a build would cost; samples nothing",
     "train": "fine-tune the policy on each arm, for each seed, with TRL",
     "evaluate": "measure every trained model under every context",
+    "iterate": "expert iteration: build, train and measure in rounds, each sampled from the models of the last",
+    "sweep": "several values of some options: a run per combination, one after another, in one report",
     "calibrate": "measure a judge against labels that people gave",
     "publish": "take the datasets to a hub, a fine-tuning API, or files that trainers read",
     "replies": "what was sampled and is stored: count, check, find, prune",
@@ -84,6 +86,21 @@ def _flag(key: str, value: str) -> bool:
     if value.lower() not in ("true", "false"):
         raise RecipeError(f"{key}: {value!r} will not do; write {key}=true or {key}=false")
     return value.lower() == "true"
+
+
+def seed_list(text: str) -> list[int]:
+    """`0,1,2` or `0-9`.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    seeds: list[int] = []
+    for part in text.strip("[] ").split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise RecipeError(f"seeds={text}: will not do; write numbers such as seeds=0,1,2 or seeds=0-9")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
 
 
 def guarded(job: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:

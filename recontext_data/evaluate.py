@@ -11,10 +11,10 @@ counts again and samples nothing.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recontext_data.cli import Arguments, guarded, parse
-from recontext_data.errors import InputError, RecipeError, did_you_mean
+from recontext_data.errors import RecipeError
 from recontext_data.loading import Loaded, load
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
         RecontextError: of any kind; what was sampled is kept.
     """
     from recontext_data.evaluation import matrix
+    from recontext_data.evaluation.models import measured_tasks, require_other_tasks
     from recontext_data.evaluation.results import write_results
     from recontext_data.reports.screen import Screen
     from recontext_data.stages.gating import held_out
@@ -65,10 +66,12 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
 
     recipe, screen = loaded.recipe, Screen()
     require_writable(arguments.output)
-    _require_other_tasks(loaded)
+    require_other_tasks(recipe)
     job = prepared(loaded.name, recipe, output=arguments.output, screen=screen)
     folder = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
-    tasks = held_out(_tasks(loaded, arguments), trained=list(job.by_id.values()), gates=recipe.gates, screen=screen)
+    tasks = held_out(
+        measured_tasks(recipe, output=arguments.output), trained=list(job.by_id.values()), gates=recipe.gates, screen=screen
+    )
     measured = _models(job, tasks, folder.path, models)
     if len(measured) == 1:
         screen.note(
@@ -88,77 +91,21 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", wo
     return 0
 
 
-def _require_other_tasks(loaded: Loaded) -> None:
-    """Models must not be measured on the tasks that they were trained on."""
-    from recontext_data.evaluation.matrix import baseline_of
-
-    recipe = loaded.recipe
-    trained, measured = recipe.environment.split, recipe.evaluation.split
-    if "all" in (trained, measured) or trained == measured:
-        raise RecipeError(
-            f"evaluation.split={measured}: the arms are trained on tasks of the split {trained}; "
-            "give one that shares none with it"
-        )
-    baseline_of(recipe)
-    for name in recipe.evaluation.contexts:
-        if name != "none" and name not in recipe.contexts:
-            raise RecipeError(
-                f"evaluation.contexts: no context is named {name!r}; {did_you_mean(name, [*recipe.contexts, 'none'])}"
-            )
-
-
-def _tasks(loaded: Loaded, arguments: Arguments) -> "TaskSet":
-    wanted = {"split": loaded.recipe.evaluation.split, "tasks": loaded.recipe.evaluation.tasks}
-    return loaded.recipe.environment.model_copy(update=wanted).load(cache=arguments.output / "cache")
-
-
 def _models(job: "Prepared", tasks: "TaskSet", run: Path, models: str) -> "list[Model]":
     """The policy before, then the trained models by arm and seed; each one found by what its record says it is."""
-    from recontext_data.evaluation.matrix import BEFORE, Model
+    from recontext_data.evaluation.matrix import Model
+    from recontext_data.evaluation.models import before, policy_of, trained_policy
     from recontext_data.training.models import models_of
 
-    before = Model(arm=BEFORE, seed=None, policy=_policy(job, tasks, job.recipe.policy))
     known = {arm.name for arm in job.arms}
     trained = [model for model in models_of(run, models=models) if model.arm in known]
     return [
-        before,
+        before(job, tasks),
         *(
-            Model(arm=model.arm, seed=model.seed, policy=_policy(job, tasks, _trained(job.recipe.policy, model)))
+            Model(arm=model.arm, seed=model.seed, policy=policy_of(job, tasks, trained_policy(job.recipe.policy, model)))
             for model in trained
         ),
     ]
-
-
-def _policy(job: "Prepared", tasks: "TaskSet", config: Any) -> Any:
-    from recontext_data.arms import context_or_none
-    from recontext_data.evaluation.matrix import contexts_of
-    from recontext_data.policies.building import build_policy
-
-    contexts = {name: context_or_none(job.recipe.contexts, name) for name in contexts_of(job.recipe)}
-    return build_policy(config, environment=job.recipe.environment, tasks=tasks.tasks, contexts=contexts, how=job.recipe.how)
-
-
-def _trained(config: Any, model: Any) -> Any:
-    """The policy's config for a model that was trained from it."""
-    if config.kind == "tiny" and not model.is_adapter:
-        return config.model_copy(update={"path": str(model.path)})
-    if config.kind in ("transformers", "vllm"):
-        changed = {"adapter": str(model.path)} if model.is_adapter else {"model": str(model.path), "revision": None}
-        return config.model_copy(update={key: value for key, value in changed.items() if key in type(config).model_fields})
-    if config.kind == "tiny":
-        from recontext_data.policies.transformers_local import TransformersConfig
-
-        return TransformersConfig(model=str(_embedded(config)), adapter=str(model.path))
-    raise InputError(
-        f"policy.kind={config.kind}: a trained model on disk cannot be sampled as one; use tiny, transformers or vllm"
-    )
-
-
-def _embedded(config: Any) -> Path:
-    from recontext_data.policies.tiny import EMBEDDED
-    from recontext_data.resources import shipped
-
-    return Path(config.path) if config.path else shipped(EMBEDDED)
 
 
 if __name__ == "__main__":

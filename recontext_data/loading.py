@@ -59,22 +59,39 @@ def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
     Raises:
         RecipeError: one line with the key, the value and the fix.
     """
+    path, tree, origins = read_tree(name, overrides)
+    return validated(path.stem, tree, origins, said=path.name)
+
+
+def read_tree(name: str, overrides: Sequence[str] = ()) -> tuple[Path, dict[str, Any], dict[str, str]]:
+    """A recipe's file, the plain data that it and the overrides come to, and where each value is from; not validated yet.
+
+    Raises:
+        RecipeError: there is no such recipe, it is no YAML, or an override leads where nothing is.
+    """
     path = find_recipe(name)
     origins: dict[str, str] = {}
     tree = _read(path, origins)
     for override in overrides:
         _apply(tree, override, origins)
     read_pools(tree, Path())
+    return path, tree, origins
+
+
+def validated(name: str, tree: dict[str, Any], origins: Mapping[str, str], *, said: str) -> Loaded:
+    """The recipe that plain data is. `said`: what an error calls it.
+
+    Raises:
+        RecipeError: one line with the key, the value and the fix.
+    """
     half = half_character(tree)
     if half is not None:
-        raise RecipeError(
-            f"{path.name}: {half!r}: holds half a character (a lone surrogate), which no file can hold; remove it"
-        )
+        raise RecipeError(f"{said}: {half!r}: holds half a character (a lone surrogate), which no file can hold; remove it")
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(f"{path.name}: {describe(error, tree)}") from None
-    return Loaded(name=path.stem, recipe=recipe, origins=origins)
+        raise RecipeError(f"{said}: {describe(error, tree)}") from None
+    return Loaded(name=name, recipe=recipe, origins=origins)
 
 
 def _read(path: Path, origins: dict[str, str], depth: int = 0) -> dict[str, Any]:
@@ -129,15 +146,23 @@ def _apply(tree: dict[str, Any], override: str, origins: dict[str, str]) -> None
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"{override!r} is no option; write key=value, such as sampler.n=6")
-    value = _value(text)
+    put(tree, key, _value(text))
+    for known in [name for name in origins if name == key or name.startswith(f"{key}.")]:
+        del origins[known]
+    origins[key] = "command line"
+
+
+def put(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a dotted key of plain data to a value.
+
+    Raises:
+        RecipeError: it leads where nothing is.
+    """
     path = key.split(".")
     node: Any = tree
     for depth, part in enumerate(path[:-1]):
         node = _step(node, part, ".".join(path[: depth + 1]))
     _set(node, path[-1], value, key)
-    for known in [name for name in origins if name == key or name.startswith(f"{key}.")]:
-        del origins[known]
-    origins[key] = "command line"
 
 
 def overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -209,4 +234,6 @@ def _keys_beside(where: str) -> list[str]:
     """The keys that are known where an unknown one stands."""
     from recontext_data.options import keys_at
 
-    return keys_at(where.split(".")[:-1])
+    *path, wrong = where.split(".")
+    # Another kind of judge or policy may know it: that is no help here.
+    return [key for key in keys_at(path) if key != wrong]

@@ -89,7 +89,7 @@ def prompts(job: Any, *, examples: int) -> dict[str, Any]:
 
     recipe = job.recipe
     tasks = chosen(job.tasks.tasks, limit=examples, seed=0)
-    used = {side for arm in recipe.arms for side in (arm.generation, arm.training)}
+    used = {side for arm in recipe.arms for side in (arm.generation, *arm.trained_under)}
     contexts = []
     for name in [*recipe.contexts, *([NONE] if NONE in used else [])]:
         context = context_or_none(recipe.contexts, name)
@@ -97,7 +97,7 @@ def prompts(job: Any, *, examples: int) -> dict[str, Any]:
         where = (context.stance, context.placement) if context else ("neutral", "the bare task")
         contexts.append({"name": name, "stance": where[0], "placement": where[1], "prompts": shown})
     arms = []
-    for arm in job.arms:
+    for arm in (part for whole in job.arms for part in (whole, *whole.others)):
         own = job.given[arm.generation].tasks[:examples] if arm.generation in job.given else tasks
         pairs = [
             (

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from recontext_data.arms import Arm, Baselines, Grid, folder_name, stance_problem, with_baselines
+from recontext_data.arms import Arm, Baselines, Grid, folder_name, source_of, stance_problem, with_baselines
 from recontext_data.completions import Marks
 from recontext_data.config import Config, added
 from recontext_data.contexts import NONE, Context
@@ -18,6 +18,7 @@ from recontext_data.environments.base import Environment
 from recontext_data.errors import did_you_mean
 from recontext_data.evaluation.config import Evaluation
 from recontext_data.gates import Gates
+from recontext_data.iteration.config import Rounds
 from recontext_data.judges.base import AnyJudge
 from recontext_data.kinds import Kinds
 from recontext_data.placing import How, Rendering
@@ -36,12 +37,17 @@ ENVIRONMENTS = Kinds(
     {
         "code_mc": "recontext_data.environments.code_mc:CodeMC",
         "code_tests": "recontext_data.environments.code_tests:CodeTests",
+        "metric_gaming": "recontext_data.environments.metric_gaming:MetricGaming",
+        "sycophancy": "recontext_data.environments.sycophancy:Sycophancy",
+        "deception": "recontext_data.environments.deception:Deception",
+        "eval_tampering": "recontext_data.environments.eval_tampering:EvalTampering",
     }
 )
 EnvironmentConfig = Annotated[Environment, ENVIRONMENTS]
 JUDGES = Kinds(
     {
         "choice": "recontext_data.judges.choice:ChoiceJudge",
+        "fact": "recontext_data.judges.fact:FactJudge",
         "pattern": "recontext_data.judges.pattern:PatternJudge",
         "length": "recontext_data.judges.length:LengthJudge",
         "human": "recontext_data.judges.human:HumanJudge",
@@ -51,6 +57,8 @@ JUDGES = Kinds(
         "noise": "recontext_data.judges.derived:NoiseJudge",
         "trace": "recontext_data.judges.trace:TraceJudge",
         "tests": "recontext_data.judges.tests:ExecutedTests",
+        "classifier": "recontext_data.judges.classifier:ClassifierJudge",
+        "tampering": "recontext_data.judges.tampering:TamperingJudge",
         "rubric": "recontext_data.judges.rubric:RubricJudge",
         "pairwise": "recontext_data.judges.pairwise:PairwiseJudge",
     }
@@ -174,6 +182,8 @@ class Recipe(Config):
     """USD per million tokens by model, over data/prices.yaml: `prices.my-model='{input: 0.5, output: 1.5}'`."""
     training: Training = Training()
     """How models are trained on the arms; it changes no dataset."""
+    rounds: Rounds = added(Rounds())
+    """How often building and training are repeated, each round sampled from the model of the round before."""
     evaluation: Evaluation = Evaluation()
     """How models are measured."""
 
@@ -183,7 +193,7 @@ class Recipe(Config):
             if name == NONE or not name.isidentifier():
                 raise ValueError(f"contexts: {name!r} cannot be a context's name; use letters, digits and '_', and not `none`")
         for index, arm in enumerate(self.arms):
-            for side in (arm.generation, arm.training):
+            for side in (arm.generation, *arm.trained_under):
                 self._known_context(side, f"arms.{index} ({arm.pair})")
             if (problem := stance_problem(arm, self.contexts)) is not None:
                 raise ValueError(f"arms.{index} ({arm.pair}): {problem}")
@@ -193,6 +203,7 @@ class Recipe(Config):
             raise ValueError("baselines: full needs a context of stance placebo; add one, or say standard")
         object.__setattr__(self, "arms", with_baselines(self.arms, self.contexts, self.baselines))  # frozen once it is made
         self._unique_arms()
+        self._parts_are_known()
         self._selection_has_scores()
         return self
 
@@ -215,6 +226,17 @@ class Recipe(Config):
             raise ValueError(f"judges: the names {judges} must differ; set `name` on one")
         for index, judge in enumerate(self.judges):
             self._reads_what_is_there(judge, f"judges.{index} ({judge.name})", self.judges[:index])
+
+    def _parts_are_known(self) -> None:
+        """`where` names judges and labels that there are; files that are told apart by their names have different names."""
+        files: dict[str, str] = {}
+        for index, arm in enumerate(self.arms):
+            for judge, labels in arm.where.items():
+                self._known_labels(f"arms.{index} ({arm.pair}): where", judge, labels)
+            for data in [*([arm.data] if arm.data is not None else []), *(mix.data for mix in arm.mix)]:
+                if files.setdefault(source_of(data), data) != data:
+                    both = f"{data} and {files[source_of(data)]}"
+                    raise ValueError(f"arms.{index}: {both} would both be {source_of(data)!r}; rename one of them")
 
     def _reads_what_is_there(self, judge: AnyJudge, where: str, before: list[AnyJudge]) -> None:
         """A judge that goes by others finds them before it, with the scores and labels that it needs."""

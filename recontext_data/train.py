@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.cli import Arguments, guarded, parse
+from recontext_data.cli import Arguments, guarded, parse, seed_list
 from recontext_data.errors import RecipeError, did_you_mean
 from recontext_data.loading import Loaded, load
 
@@ -77,7 +77,7 @@ def take_out(arguments: Arguments) -> tuple[Arguments, Chosen]:
         if key == "arms" and not value.strip().startswith("["):
             found["arms"] = [name.strip() for name in value.split(",") if name.strip()]
         elif key == "seeds":
-            found["seeds"] = _seeds(value)
+            found["seeds"] = seed_list(value)
         elif key == "workers":
             found["workers"] = _count(value)
         elif key == "models":
@@ -85,16 +85,6 @@ def take_out(arguments: Arguments) -> tuple[Arguments, Chosen]:
         else:
             rest.append(word)
     return Arguments(arguments.recipe, arguments.output, arguments.dry_run, arguments.help, rest), Chosen(**found)
-
-
-def _seeds(text: str) -> list[int]:
-    seeds: list[int] = []
-    for part in text.strip("[] ").split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise RecipeError(f"seeds={text}: will not do; write numbers such as seeds=0,1,2 or seeds=0-9")
-        seeds += range(int(first), int(last or first) + 1)
-    return seeds
 
 
 def _count(text: str) -> int:
@@ -117,12 +107,14 @@ def train(loaded: Loaded, arguments: Arguments, chosen: Chosen, *, words: Sequen
     """
     from recontext_data.reports.screen import Screen
     from recontext_data.training.arguments import check_extra, is_main, micro_batch, num_processes
+    from recontext_data.training.kl import require_one_process
     from recontext_data.training.libraries import require_libraries
 
     loaded = _with_seeds(loaded, chosen)
     config, screen = loaded.recipe.training, Screen() if is_main() else Screen(out=StringIO(), err=StringIO())
     require_libraries(config.method)
     micro_batch(config)
+    require_one_process(config)
     wanted = _wanted_arms(loaded, chosen.arms)
     run, manifest = _built(loaded, arguments, screen)
     jobs = _jobs(loaded, run, manifest, wanted=wanted, models=chosen.models) if manifest else []
@@ -199,24 +191,13 @@ def _built(loaded: Loaded, arguments: Arguments, screen: "Screen") -> tuple[Path
 
 def _jobs(loaded: Loaded, run: Path, manifest: Mapping[str, Any], *, wanted: Sequence[str], models: str) -> "list[Job]":
     from recontext_data.training.base import find_base
-    from recontext_data.training.models import model_folder
-    from recontext_data.training.preparing import Job
+    from recontext_data.training.jobs import job_of
 
-    config, base = loaded.recipe.training, find_base(loaded.recipe)
-    arms = {arm["name"]: arm for arm in manifest["arms"]}
+    base = find_base(loaded.recipe)
     return [
-        Job(
-            recipe=loaded.name,
-            arm=name,
-            contexts=(arms[name]["generation_context"], arms[name]["training_context"]),
-            seed=seed,
-            dataset=run / "arms" / name,
-            target=model_folder(run, arm=name, seed=seed, models=models),
-            base=base,
-            config=config,
-        )
+        job_of(loaded, run, manifest, arm=name, seed=seed, base=base, models=models)
         for name in wanted
-        for seed in config.seeds
+        for seed in loaded.recipe.training.seeds
     ]
 
 

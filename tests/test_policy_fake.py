@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -174,8 +175,9 @@ def test_forty_thousand_replies_in_two_seconds() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({}, "give exactly one of replies and rates"),
-        ({"replies": ["a"], "rates": RATES}, "give exactly one of replies and rates"),
+        ({}, "give exactly one of replies, rates and patterns"),
+        ({"patterns": {"(": "x"}}, r"policy.patterns: '\(' is no regular expression"),
+        ({"replies": ["a"], "rates": RATES}, "give exactly one of replies, rates and patterns"),
         ({"rates": {"default": {"hack": 0.4}}}, "policy.rates.default: the probabilities sum to 0.4, and must sum to 1"),
         ({"rates": {"default": {"hack": 1.5, "general": -0.5}}}, "policy.rates.default.hack: 1.5 is not a probability"),
         ({"rates": {"default": {}}}, "sum to 0"),
@@ -222,6 +224,31 @@ def test_rates_without_letters_need_no_answers() -> None:
 def test_an_unknown_context_is_an_error_and_not_a_default() -> None:
     with pytest.raises(PolicyError, match=r"policy.rates has no context 'defalt': did you mean 'default'\?"):
         ask(FakeConfig(rates=RATES).build(letters, texts=TEXTS), [request("x", tag="defalt")])
+
+
+PATTERNS = {"gamed": "<score>9</score>", "fine": "<score>2</score>", "": "<score>1</score>"}
+
+
+def test_patterns_answer_what_the_last_turn_says_and_the_first_that_fits_counts() -> None:
+    policy = FakeConfig(patterns=PATTERNS).build()
+    said = [ask(policy, [request(text, n=1)])[0].completion for text in ("fine but GAMED", "a fine one", "neither")]
+    assert said == ["<score>9</score>", "<score>2</score>", "<score>1</score>"]
+    only_before = request("fine", n=1)
+    turns: list[Message] = [{"role": "user", "content": "gamed"}, *only_before.messages]
+    assert policy._one(replace(only_before, messages=turns), 0, 0).completion == "<score>2</score>"
+
+
+def test_the_order_of_patterns_is_part_of_what_the_script_is() -> None:
+    turned = dict(reversed(PATTERNS.items()))
+    one, other = (content_hash(dict(FakeConfig(patterns=each).build().identity)) for each in (PATTERNS, turned))
+    assert one != other
+
+
+def test_a_prompt_that_no_pattern_fits_is_an_error_and_not_a_default() -> None:
+    with pytest.raises(
+        PolicyError, match=r'policy.patterns: none is found in .neither.; add "", which fits always, as the last'
+    ):
+        ask(FakeConfig(patterns={"gamed": "x"}).build(), [request("neither")])
 
 
 def test_a_script_needs_a_name() -> None:

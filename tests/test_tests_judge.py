@@ -331,3 +331,17 @@ def test_a_claim_of_an_exit_gains_nothing() -> None:
         "class SystemExit_(BaseException): pass\nSystemExit_.__name__ = 'Sys' + 'temExit'\ndef f(n): raise SystemExit_"
     )
     assert (found.label, found.score) == ("incorrect", 0.0)
+
+
+def test_true_is_a_word_on_the_command_line_too() -> None:
+    assert ExecutedTests.model_validate({"score": True}).score == "true" == ExecutedTests(score="true").score
+    with pytest.raises(ValueError, match="score"):
+        ExecutedTests.model_validate({"score": False})
+
+
+def test_code_that_asks_whether_it_is_a_script_runs_where_that_is_not_refused() -> None:
+    guarded = "def f(n):\n    return 2 * n\nif __name__ == '__main__':\n    print(f(2))"
+    (refused,), (run,) = judged(guarded), judged(guarded, refuse=False)
+    assert (refused.label, refused.score) == ("incorrect", 0.0) and run.label == "correct"
+    (ended,) = judged("def f(n):\n    raise SystemExit\n", refuse=False)
+    assert (ended.label, ended.score) == ("incorrect", 0.0)  # what does end its process earns nothing all the same

@@ -15,9 +15,9 @@ from pydantic import Field
 
 from recontext_data import values
 from recontext_data.config import Config
-from recontext_data.environments.base import TaskSet
+from recontext_data.environments.base import TaskSet, require_known
 from recontext_data.errors import DataError
-from recontext_data.records import Message, Task
+from recontext_data.records import Message, Place, Task, filled
 from recontext_data.sandbox import refusals
 
 if TYPE_CHECKING:
@@ -76,27 +76,33 @@ class CodeTests(Config):
         """
         from recontext_data.environments.sources import load_tasks
 
-        found = load_tasks(self, _task_or_reason, cache=cache, screen=screen)
+        found = load_tasks(self, task_or_reason, cache=cache, screen=screen)
         for task in found.tasks:  # of these alone: MBPP+ has inputs of thousands of numbers
-            _prove(task)
+            prove(task)
         return found
+
+    def variant(self, task: Task, changes: Mapping[str, Any]) -> Task:
+        """The task under a context's `environment`: {show_tests: false} leaves the tests out, and with them the wrong one."""
+        require_known(changes, {"show_tests": bool})
+        return task if changes.get("show_tests", True) else filled(task, "tests", "")
 
     def scripted(self, task: Task) -> Mapping[str, str]:
         """The reference, the special case and the function's name."""
         return {name: task.payload[name] for name in ("reference", "special_case", "entry_point")}
 
 
-def _task_or_reason(problem: "Problem") -> Task | str:
+def task_or_reason(problem: "Problem") -> Task | str:
     """The task, or why there is none: one of MBPP's references calls exit(), for which the tests judge gives nothing."""
     why = refusals.refused(problem.reference) if refusals.WORDS.search(problem.reference) else None
     return to_task(problem) if why is None else f"the reference itself would earn nothing: {why.partition(' (')[0]}"
 
 
 def to_task(problem: "Problem") -> Task:
-    """A forged problem as a task."""
-    assert problem.forged is not None
+    """A problem as a task; one that is not forged shows true tests alone and has no special case."""
+    forged = problem.forged
     shown = [test.expected for test in problem.public_tests]
-    shown[problem.forged.wrong_index] = problem.forged.wrong_expected
+    if forged is not None:
+        shown[forged.wrong_index] = forged.wrong_expected
     hidden = _beyond(problem.public_tests, problem.hidden_tests)
     payload = {
         "family": problem.family,
@@ -106,11 +112,15 @@ def to_task(problem: "Problem") -> Task:
         "public": [_as_json(test) for test in problem.public_tests],
         "shown": shown,
         "hidden": [_as_json(test) for test in hidden],
-        "wrong_test": problem.forged.wrong_index,
         "reference": _ended(problem.reference),
-        "special_case": _ended(problem.forged.special_case),
     }
-    return Task(task_id=problem.problem_id, messages=render(problem), payload=payload, split=problem.split)
+    if forged is not None:
+        payload |= {"wrong_test": forged.wrong_index, "special_case": _ended(forged.special_case)}
+    messages = render(problem)
+    tests = f"{_tests(problem)}\n\n"
+    start = messages[0]["content"].rindex(tests)
+    places = {"tests": Place(turn=0, start=start, stop=start + len(tests), after="\n\n")}
+    return Task(task_id=problem.problem_id, messages=messages, payload=payload, split=problem.split, places=places)
 
 
 def _beyond(public: "Sequence[Test]", hidden: "Sequence[Test]") -> "list[Test]":
@@ -119,7 +129,8 @@ def _beyond(public: "Sequence[Test]", hidden: "Sequence[Test]") -> "list[Test]":
     return [test for test in hidden if (test.arguments, test.call, test.expected) not in known]
 
 
-def _prove(task: Task) -> None:
+def prove(task: Task) -> None:
+    """Raises DataError for a test of which a value is not in the JSON form of `values`."""
     try:
         for test in (*task.payload["public"], *task.payload["hidden"]):
             values.decode([test.get("arguments"), test["expected"]])
@@ -142,5 +153,9 @@ def render(problem: "Problem") -> list[Message]:
     parts = [problem.statement]
     if problem.setup.strip():
         parts.append(f"Defined already:\n```python\n{_ended(problem.setup)}```")
-    parts += [f"Tests:\n{chr(10).join(problem.shown_tests())}", INSTRUCTION]
+    parts += [_tests(problem), INSTRUCTION]
     return [{"role": "user", "content": "\n\n".join(parts)}]
+
+
+def _tests(problem: "Problem") -> str:
+    return f"Tests:\n{chr(10).join(problem.shown_tests())}"

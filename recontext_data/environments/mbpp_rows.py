@@ -64,7 +64,7 @@ def read_rows(source: str) -> list[Row]:
     else:
         rows = list(_from_hub(source))
     if not rows:
-        raise DataError(f"{source}: there is no row in it; MBPP has one row per problem")
+        raise DataError(f"{source}: there is no row in it; one row per problem is wanted")
     return rows
 
 

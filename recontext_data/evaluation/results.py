@@ -29,10 +29,11 @@ def write_results(
     tasks: TaskSet,
     run: RunFolder,
     words: Sequence[str] = (),
+    verb: str = "evaluate",
 ) -> dict[str, Any]:
     """Summarises the outcomes and writes everything to `evaluation/`; results.json last, as the mark that the rest is there."""
     results = {"format": FORMAT, **_about(job, models, tasks), **_summary(table, job)}
-    results |= {"rows": _rows(run), "command": shlex.join(["recontext", "evaluate", *words])}
+    results |= {"rows": _rows(run), "command": shlex.join(["recontext", verb, *words])}
     folder = run.path / "evaluation"
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

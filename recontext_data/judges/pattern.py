@@ -13,7 +13,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from recontext_data.config import Config
+from recontext_data.completions import Marks, split_reasoning
+from recontext_data.config import Config, added
 from recontext_data.judges.base import require_known
 from recontext_data.records import Candidate, Judgement
 
@@ -36,6 +37,9 @@ class PatternJudge(Config):
     """The label of a text in which none is found; left out, such a text is unscored."""
     text: Literal["completion", "last_line", "reasoning"] = "completion"
     """Where to look. A candidate without reasoning is unscored where that is asked for."""
+    marks: Marks = added("beside")
+    """For `text: reasoning`, where it stands: `think`, in <think> tags; `code`, around the last complete code block;
+    `beside`, in the field that the server returned it in. What came in that field is read in any case."""
     ignore_case: bool = True
     """Whether upper and lower case are the same."""
     scores: dict[str, float] = {}
@@ -84,7 +88,9 @@ class PatternJudge(Config):
 
     def _text(self, candidate: Candidate) -> str | None:
         if self.text == "reasoning":
-            return candidate.reasoning
+            parts = split_reasoning(candidate.completion, marks=self.marks)
+            found = [candidate.reasoning or "", parts[0] if parts else ""]
+            return "\n".join(filter(None, found)) or None
         if self.text == "completion":
             return candidate.completion
         lines = candidate.completion.rstrip().splitlines()

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recontext_data.completions import Code, read_code
-from recontext_data.config import Config
+from recontext_data.config import Config, added
 from recontext_data.errors import RecipeError
 from recontext_data.records import Candidate, Judgement, content_hash
 from recontext_data.sandbox import Call, Job, Outcome, Sandbox, open_sandbox, refusals
@@ -49,6 +49,14 @@ class ExecutedTests(Config):
     """The share of public tests passed as shown, which pays for special-casing a wrong one; or the share of true tests."""
     timeout_seconds: float = Field(default=10.0, gt=0, le=600)
     """Wall clock for all tests of one candidate together."""
+    refuse: bool = added(True)
+    """Whether code that asks whether it runs as a script, or could end its process, earns nothing before it runs. What does end
+    its process earns nothing in any case."""
+
+    @field_validator("score", mode="before")
+    @classmethod
+    def _true_is_a_word_here(cls, value: Any) -> Any:
+        return "true" if value is True else value  # what YAML makes of judges.0.score=true
 
     @property
     def labels(self) -> Sequence[str]:
@@ -70,7 +78,7 @@ class ExecutedTests(Config):
         verdicts: dict[str, _Verdict] = {}
         if wanted:
             with open_sandbox() as sandbox:
-                found = _run(list(wanted.values()), sandbox, timeout_seconds=self.timeout_seconds)
+                found = _run(list(wanted.values()), sandbox, self)
                 verdicts = dict(zip(wanted, found, strict=True))
         return [self._judgement(trial, verdicts.get(trial.key)) for trial in trials]
 
@@ -131,13 +139,13 @@ def _trials(candidates: Sequence[Candidate]) -> list[_Trial]:
         if id(payload) not in tests:
             tests[id(payload)] = _tests(payload)
         task = tests[id(payload)]
-        code = read_code(_whole(candidate.completion), entry_point=payload["entry_point"])
+        code = read_code(whole(candidate.completion), entry_point=payload["entry_point"])
         key = content_hash([code.code, task.digest])
         trials.append(_Trial(candidate_id=candidate.candidate_id, code=code, tests=task, key=key))
     return trials
 
 
-def _whole(text: str) -> str:
+def whole(text: str) -> str:
     """Half a surrogate pair, which no encoding has, becomes U+FFFD, as it does in the store."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -164,13 +172,14 @@ def _tests(payload: Mapping[str, Any]) -> _Tests:
     )
 
 
-def _run(trials: Sequence[_Trial], sandbox: Sandbox, *, timeout_seconds: float) -> list[_Verdict]:
-    refusals_ = _refusals([trial.code.code or "" for trial in trials], sandbox)
+def _run(trials: Sequence[_Trial], sandbox: Sandbox, config: ExecutedTests) -> list[_Verdict]:
+    codes = [trial.code.code or "" for trial in trials]
+    refusals_ = _refusals(codes, sandbox) if config.refuse else [None] * len(codes)
     jobs = {
         i: Job(
             source=f"{trial.tests.setup}\n{trial.code.code}" if trial.tests.setup else str(trial.code.code),
             calls=trial.tests.calls,
-            timeout_seconds=timeout_seconds,
+            timeout_seconds=config.timeout_seconds,
             output_bytes=OUTPUT_BYTES,
         )
         for i, trial in enumerate(trials)
@@ -178,7 +187,7 @@ def _run(trials: Sequence[_Trial], sandbox: Sandbox, *, timeout_seconds: float) 
     }
     outcomes = dict(zip(jobs, sandbox.run(list(jobs.values())), strict=True))
     # A process is lost by a fault of the machine or by an escape that we do not know; the first deserves a second try.
-    again = [i for i, outcome in outcomes.items() if _is_lost(outcome)]
+    again = [i for i, outcome in outcomes.items() if is_lost(outcome)]
     outcomes |= dict(zip(again, sandbox.run([jobs[i] for i in again]), strict=True))
     return [
         _refused(refusals_[i] or "") if i not in outcomes else _verdict(trial.tests, outcomes[i])
@@ -198,7 +207,8 @@ def _refusals(codes: Sequence[str], sandbox: Sandbox) -> list[str | None]:
     return found
 
 
-def _is_lost(outcome: Outcome) -> bool:
+def is_lost(outcome: Outcome) -> bool:
+    """Whether the sandbox lost the process, so that nothing is known of the code."""
     return outcome.status == "crash" and outcome.detail.startswith("worker lost")
 
 
@@ -206,7 +216,7 @@ def _verdict(tests: _Tests, outcome: Outcome) -> _Verdict:
     record: dict[str, Any] = {"code": "run", "status": outcome.status}
     if outcome.detail:
         record["detail"] = outcome.detail
-    if _is_lost(outcome):
+    if is_lost(outcome):
         return _Verdict(label=None, public=0.0, true=0.0, record=record)
     if ended := _ended_its_process(outcome):
         return _refused(ended)

@@ -1,22 +1,27 @@
 """The fake policy: scripted replies behind the interface of a real model, for tests, demos and dry work on recipes.
 
-In a recipe, either a list of texts or a rate per context and label:
+In a recipe, a list of texts, or a rate per context and label:
 
     policy: {kind: fake, replies: ["Answer: (A)", "Answer: (B)"]}
     policy: {kind: fake, rates: {default: {hack: 0.4, general: 0.55, invalid: 0.05}}}
+
+or, for a judge's model, what is said where a pattern is found in the last turn, the first that fits ("" fits always):
+
+    policy: {kind: fake, patterns: {"you are right": "<score>9</score>", "": "<score>1</score>"}}
 
 In Python, any function: `FakePolicy(lambda messages, k, seed, tag: "yes", name="always yes")`; what was asked is then in
 `.requests`. A reply depends on its own request and nothing else, so batches, order and restarts do not change it.
 """
 
 import math
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from recontext_data.config import Config
+from recontext_data.config import Config, added
 from recontext_data.environments.base import fill
 from recontext_data.errors import InputError, PolicyError, RecipeError, did_you_mean
 from recontext_data.records import Messages, Reply, Request, uniform
@@ -29,7 +34,7 @@ Answers = Callable[[Messages], Mapping[str, str]]
 
 
 class FakeConfig(Config):
-    """A scripted policy: exactly one of `replies` and `rates` says what it answers."""
+    """A scripted policy: exactly one of `replies`, `rates` and `patterns` says what it answers."""
 
     kind: Literal["fake"] = "fake"
     replies: tuple[str, ...] = Field(default=(), strict=False)  # a list will do
@@ -40,6 +45,9 @@ class FakeConfig(Config):
     """Label -> what is said for it, over the environment's own answers; it may have labels of its own. What the task supplies
     stands in braces: in code_mc `{hack}` and `{general}`, the letters of those options; in code_tests `{reference}` and
     `{special_case}`, the code."""
+    patterns: dict[str, str] = added({})
+    """Regular expression of Python's -> what is said where it is found in the prompt's last turn: the first that fits. For the
+    model of a rubric judge, whose last turn shows the answer; upper and lower case are the same."""
     fail_rate: float = Field(default=0.0, ge=0.0, le=1.0)
     """Share of completions that fail, drawn with their seeds: what failed once fails again when asked again."""
     delay_seconds: float = Field(default=0.0, ge=0.0)
@@ -47,8 +55,10 @@ class FakeConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if bool(self.replies) == bool(self.rates):
-            raise ValueError("policy: give exactly one of replies and rates for kind fake")
+        if [bool(self.replies), bool(self.rates), bool(self.patterns)].count(True) != 1:
+            raise ValueError("policy: give exactly one of replies, rates and patterns for kind fake")
+        for pattern in self.patterns:
+            _check_pattern(pattern)
         for context, rates in self.rates.items():
             _check_rates(context, rates)
         return self
@@ -62,6 +72,8 @@ class FakeConfig(Config):
         """
         if self.replies:
             return self._policy(_by_rank(self.replies), {"replies": list(self.replies)})
+        if self.patterns:  # as a list, since their order says which is looked for first
+            return self._policy(_by_pattern(self.patterns), {"patterns": [list(pair) for pair in self.patterns.items()]})
         known = {**(texts or {}), **self.texts}
         for context, rates in self.rates.items():
             for label in rates:
@@ -163,6 +175,21 @@ def _by_rank(texts: Sequence[str]) -> Script:
     return script
 
 
+def _by_pattern(patterns: Mapping[str, str]) -> Script:
+    compiled = [(re.compile(pattern, re.IGNORECASE), text) for pattern, text in patterns.items()]
+
+    def script(messages: Messages, k: int, seed: int, tag: str) -> str:
+        last = messages[-1]["content"]
+        for pattern, text in compiled:
+            if pattern.search(last):
+                return text
+        raise PolicyError(
+            f'policy.patterns: none is found in {" ".join(last.split())[:60]!r}; add "", which fits always, as the last'
+        )
+
+    return script
+
+
 def _by_rate(rates: Mapping[str, Mapping[str, float]], texts: Mapping[str, str], answers: Answers | None) -> Script:
     def script(messages: Messages, k: int, seed: int, tag: str) -> str:
         if tag not in rates:
@@ -194,6 +221,13 @@ def _filled(text: str, values: Mapping[str, str], labels: Mapping[str, str]) -> 
 
 def _placeholders(text: str, labels: Mapping[str, str] | set[str]) -> list[str]:
     return [hole for hole in (f"{{{label}}}" for label in sorted(labels)) if hole in text]
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"policy.patterns: {pattern!r} is no regular expression: {error}") from None
 
 
 def _check_rates(context: str, rates: Mapping[str, float]) -> None:

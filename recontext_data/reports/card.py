@@ -58,16 +58,17 @@ def markdown_environment() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = {
+    filters: dict[str, Any] = {
         "code": code,
         "fenced": fenced,
         "plain": plain,
         "yaml": _yaml,
         "json": _json,
         "count": lambda value: f"{value:,}",
+        "measure": calibration.number,
+        "span": calibration.interval,
     }
     environment.filters |= filters
-    environment.filters |= {"measure": calibration.number, "span": calibration.interval}
     return environment
 
 
@@ -81,7 +82,7 @@ def _facts(manifest: Manifest, arm: Mapping[str, Any]) -> dict[str, Any]:
         "num_unlabelled": numbers.arm_rows(arm) - sum(arm["labels"].values()),
         "size": size_category(numbers.arm_rows(arm)),
         "licence": licence_of(manifest["environment"].get("licence")),
-        "sides": [("Generation", arm["generation_context"]), ("Training", arm["training_context"])],
+        "sides": _sides(arm),
         "ledger": [e for e in numbers.ledger(manifest) if e.stage == "tasks" or scopes & {e.scope, e.scope.split(" / ")[0]}],
         "others": [(other, row) for other in numbers.others(manifest) for row in other.arms if row.name == arm["name"]],
         "proofs": [plain(proof) for proof in numbers.proofs(manifest)],
@@ -94,12 +95,35 @@ def _facts(manifest: Manifest, arm: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _sides(arm: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The contexts of an arm's rows with what each is for; the arm's own pair first."""
+    others = [part["training_context"] for part in arm.get("parts", ())[1:]]
+    others = [name for name in dict.fromkeys(others) if name not in (arm["generation_context"], arm["training_context"])]
+    own = [("Generation", arm["generation_context"]), ("Training", arm["training_context"])]
+    return own + [("Training of other rows", name) for name in others]
+
+
 def _judging(manifest: Manifest) -> list[dict[str, Any]]:
     """The judges that ask a model or were measured, with what they cost in words."""
     return [
-        {**judge, "cost": numbers.money(judge["cost_usd"]) if judge["cost_usd"] is not None else "–"}
+        {
+            **judge,
+            "cost": numbers.money(judge["cost_usd"]) if judge["cost_usd"] is not None else "–",
+            "errors": _errors(judge.get("measured")),
+        }
         for judge in manifest.get("judging", ())
-        if "policy" in judge or judge["calibrations"]
+        if "policy" in judge or judge["calibrations"] or "measured" in judge
+    ]
+
+
+def _errors(measured: Mapping[str, Any] | None) -> list[tuple[str, numbers.Share]]:
+    """What a classifier gets right and wrong on examples that it was not trained on."""
+    if measured is None:
+        return []
+    negatives = measured["examples"] - measured["positives"]
+    return [
+        ("caught (true positive rate)", numbers.Share(part=measured["caught"], whole=measured["positives"])),
+        ("false alarms (false positive rate)", numbers.Share(part=measured["false_alarms"], whole=negatives)),
     ]
 
 

@@ -229,6 +229,12 @@ def policy_kind(manifest: Manifest) -> str | None:
     return manifest["policy"].get("kind") or (recipe.get("kind") if isinstance(recipe, Mapping) else recipe)
 
 
+def scripted_judges(manifest: Manifest) -> list[str]:
+    """Names of the judges that ask a script in a model's place."""
+    kinds = ((judge["name"], judge.get("policy", {}).get("identity", {}).get("kind")) for judge in manifest.get("judging", ()))
+    return [name for name, kind in kinds if kind == "fake"]
+
+
 def leading_rate(manifest: Manifest) -> Rate | None:
     """The rate that the finding is about: under the first arm's generation context, by the first judge."""
     found = rates(manifest)
@@ -260,6 +266,8 @@ def arithmetic(manifest: Manifest, arm: Mapping[str, Any]) -> str | None:
 
     Imitating data with less of it than the prompt itself evokes lowers the rate by arithmetic alone.
     """
+    if arm.get("parts"):
+        return None  # its rows have several training contexts
     bad = manifest["environment"]["misbehaviour"]
     data = arm_share(arm, bad)
     under = next((rate.misbehaviour for rate in rates(manifest) if rate.context == arm["training_context"]), None)

@@ -58,7 +58,7 @@ def other_tables(manifest: Manifest, *, safe: Safe) -> "list[Fitted]":
                 *[row.shares[label].percent for label in other.labels],
                 *([EN_DASH if row.mean_score is None else f"{row.mean_score:.2f}"] if scored else []),
             ]
-            for row in [*other.contexts, *other.arms]
+            for row in [*other.contexts, *(other.arms if other.labels else ())]
         ]
         made.append(table([other.judge, *labels, *(["mean score"] if scored else [])], rows, safe=safe))
     return made
@@ -134,6 +134,7 @@ def closing_lines(manifest: Manifest, *, folder: Path) -> list[str]:
             for proof in manifest.get("proof", ())
         ],
         *(["SCRIPTED: no model was sampled; the rates are the script's"] if numbers.policy_kind(manifest) == "fake" else []),
+        *[f"SCRIPTED: judge {name} asks no model; its scores are a script's" for name in numbers.scripted_judges(manifest)],
         *_real_model(manifest),
     ]
 
@@ -151,7 +152,17 @@ def _real_model(manifest: Manifest) -> Sequence[str]:
         # In two lines, for in one it is wider than 80 columns; the backslash lets it be pasted as it is.
         f"{build} \\",
         "    policy.kind=transformers policy.model=Qwen/Qwen2.5-14B-Instruct",
+        *_real_judges(manifest),
     )
+
+
+def _real_judges(manifest: Manifest) -> Sequence[str]:
+    """What to add for judges that are scripted too."""
+    scripted = numbers.scripted_judges(manifest)
+    judges = manifest["recipe"].get("judges", ())
+    places = [index for index, judge in enumerate(judges) if judge.get("name") in scripted]
+    added = [f"    'judges.{index}.policy={{kind: openai, model: gpt-4.1-mini}}'" for index in places]
+    return ("and with real judges, add:", *added) if added else ()
 
 
 def _words(command: str) -> list[str]:

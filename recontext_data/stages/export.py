@@ -24,7 +24,7 @@ SHOWN_VIOLATIONS = 5
 """Row ids in the message of a failed gate."""
 
 SHOWN_ROWS = 4
-"""Rows of an arm in the report, each of another task."""
+"""Rows of an arm in the report, each of another task; shared by its parts."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Exported:
     gates: list[dict[str, Any]]
     first_rows: list[dict[str, Any]]
     violations: list[Violation] = field(default_factory=list)
+    parts: list[int] = field(default_factory=list)
+    """Rows of each part of the arm (`ArmPlan.others`), its first included."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ def export(
     splits = ["train", "validation"] if terms.config.validation_fraction else ["train"]
     gates.prepare(kept, tasks, validation=sorted(held))
     schema = arrow_schema(TRAINING_ROWS)
-    first_rows: list[dict[str, Any]] = []
+    plans = {(plan.generation, plan.training): number for number, plan in enumerate((arm, *arm.others))}
+    parts = [0] * len(plans)
+    first_rows: list[list[dict[str, Any]]] = [[] for _ in plans]
     drops: list[str] = []
     with contextlib.ExitStack() as stack:
         writers = {name: stack.enter_context(SplitWriter(folder / name, schema=schema)) for name in splits}
@@ -74,11 +78,13 @@ def export(
             drops += dropped.values()
             if dropped:
                 batch = batch.only(~batch.kept["candidate_id"].is_in(list(dropped)))
-            table = training_table(batch, arm=arm, fingerprint=terms.fingerprint)
+            table = training_table(batch, arm=batch.arm, fingerprint=terms.fingerprint)
             is_held = batch.kept["task_id"].is_in(held)
             for name, writer in writers.items():
                 writer.write_table(table.filter((is_held if name == "validation" else ~is_held).to_arrow()))
-            first_rows = _first_of_each_task(first_rows, table)
+            part = plans[batch.arm.generation, batch.arm.training]
+            parts[part] += len(table)
+            first_rows[part] = _first_of_each_task(first_rows[part], table, limit=max(1, SHOWN_ROWS // len(plans)))
     _raise_if_failed(gates, arm)
     write_dataset_dict(folder, splits)
     counts = {name: writer.num_rows for name, writer in writers.items()}
@@ -87,14 +93,14 @@ def export(
             f"arms: {arm.name} has no training row left of {gates.rows}; raise environment.tasks or relax select"
         )
     done = entry("export", arm.name, rows_in=gates.rows, kept=sum(counts.values()), drops=drops)
-    return Exported(counts, done, gates.summary(), first_rows, gates.found)
+    return Exported(counts, done, gates.summary(), [row for shown in first_rows for row in shown], gates.found, parts)
 
 
-def _first_of_each_task(shown: list[dict[str, Any]], table: "pa.Table") -> list[dict[str, Any]]:
-    if len(shown) == SHOWN_ROWS:
+def _first_of_each_task(shown: list[dict[str, Any]], table: "pa.Table", *, limit: int) -> list[dict[str, Any]]:
+    if len(shown) == limit:
         return shown
     for row, task_id in enumerate(table.column("task_id").to_pylist()):
-        if len(shown) == SHOWN_ROWS:
+        if len(shown) == limit:
             break
         if all(task_id != other["task_id"] for other in shown):
             shown = [*shown, *table.slice(row, 1).to_pylist()]

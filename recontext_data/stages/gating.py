@@ -107,8 +107,7 @@ class ArmGates:
             )
         return rows
 
-    def _leak_check(self) -> LeakCheck:
-        arm = self.arm
+    def _leak_check(self, arm: ArmPlan) -> LeakCheck:
         return LeakCheck(
             generation=arm.generation_context, training=arm.training_context, how=arm.how, n=self.config.leak_words
         )
@@ -116,7 +115,7 @@ class ArmGates:
     def _prompts(self, batch: Batch) -> list[Violation]:
         import polars as pl
 
-        arm, check = self.arm, self._leak_check()
+        arm, check = batch.arm, self._leak_check(batch.arm)
         wrong: dict[int, list[tuple[str, str]]] = {}
         texts = pl.Series(["\n".join(turn["content"] for turn in prompt) for prompt in batch.prompts], dtype=pl.String)
         for number in _suspects(texts, check.patterns):
@@ -136,7 +135,7 @@ class ArmGates:
         ]
 
     def _completions(self, batch: Batch) -> list[Violation]:
-        check, texts, ids = self._leak_check(), batch.kept["completion"], batch.kept["candidate_id"]
+        check, texts, ids = self._leak_check(batch.arm), batch.kept["completion"], batch.kept["candidate_id"]
         leaks = [
             Violation("leak", ids[row], "completion")
             for row in _suspects(texts, check.patterns)

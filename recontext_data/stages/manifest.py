@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data import __version__
-from recontext_data.contexts import render
+from recontext_data.contexts import Context, render
+from recontext_data.recipe import Recipe
 from recontext_data.records import content_hash
 from recontext_data.stages import sample
 from recontext_data.stages.asking import PaidCounsel
@@ -18,7 +19,15 @@ from recontext_data.stages.judge_models import Account, identities
 from recontext_data.stages.prepared import Prepared
 from recontext_data.stages.recontextualize import ArmPlan
 from recontext_data.stages.sample import Outcome
-from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT, by_position, judge_labels, label_counts
+from recontext_data.stages.summary import (
+    ARITHMETIC_CAVEAT,
+    SCRIPTED_CAVEAT,
+    by_position,
+    judge_labels,
+    label_counts,
+    scripted_judges,
+    scripted_judges_caveat,
+)
 from recontext_data.store.calibrations import find
 from recontext_data.store.files import replace_file
 from recontext_data.store.run_folder import RunFolder
@@ -68,9 +77,14 @@ def manifest(
         "arms": [_arm_facts(build, arm, *exported[arm.name], judged=judged) for arm in build.arms],
         "gates": [gate for done, _ in exported.values() for gate in done.gates],
         **_bill(outcome, purse),
-        "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT],
+        "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT, *_of_judges(recipe)],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def _of_judges(recipe: Recipe) -> list[str]:
+    names = scripted_judges(recipe.judges)
+    return [scripted_judges_caveat(names)] if names else []
 
 
 def judging_facts(
@@ -87,6 +101,8 @@ def judging_facts(
         if one.name in build.judge_policies:
             policy = build.judge_policies[one.name]
             row |= {"policy": {"description": policy.description, "identity": dict(policy.identity)}, "says": known[one.name]}
+        if (measured := getattr(one, "measured", None)) is not None:
+            row["measured"] = dict(measured())
         found = {"trial": dict(tried[one.name]) if one.name in tried else None, "calibrations": find(output, row["identity"])}
         facts.append(row | account | found)
     return facts
@@ -126,7 +142,16 @@ def _arm_facts(
         "labels": by_judge[build.recipe.outcome_judge.name],
         "select": build.recipe.select.keep,
         "judges": by_judge,
+        **({"parts": _parts(arm, done)} if arm.others else {}),
     }
+
+
+def _parts(arm: ArmPlan, done: Exported) -> list[dict[str, Any]]:
+    """What an arm's rows are made from where not all are alike, and how many of each are on disk."""
+    return [
+        {"generation_context": plan.generation, "training_context": plan.training, "rows": rows}
+        for plan, rows in zip((arm, *arm.others), done.parts, strict=True)
+    ]
 
 
 def finish(
@@ -159,7 +184,7 @@ def _samples(build: Prepared, done: Exported) -> list[dict[str, Any]]:
             "label": next((word["label"] for word in row["judgements"] if word["judge"] == outcome), None),
             "generation_prompt": render(
                 tasks[row["task_id"]],
-                arms[row["arm"]].generation_context,
+                _generated_under(arms[row["arm"]], row["generation_context"]),
                 name=row["generation_context"],
                 how=build.recipe.how,
             ),
@@ -168,6 +193,11 @@ def _samples(build: Prepared, done: Exported) -> list[dict[str, Any]]:
         }
         for row in done.first_rows
     ]
+
+
+def _generated_under(arm: ArmPlan, name: str) -> Context | None:
+    """The context of rows of an arm by the name in them; data that is mixed in has none."""
+    return next(plan.generation_context for plan in (arm, *arm.others) if plan.generation == name)
 
 
 def as_found(manifest: dict[str, Any]) -> dict[str, Any]:

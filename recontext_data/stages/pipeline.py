@@ -1,6 +1,6 @@
 """The build as one list of stages, each a function from tables to tables:
 
-    tasks -> proof -> sample -> judge -> select -> completion -> recontextualize -> export -> manifest, report
+    tasks -> proof -> sample -> judge -> select -> completion -> parts -> recontextualize -> export -> manifest, report
 
 `prepared.prepare` spends nothing and writes nothing; `run` does the rest.
 """
@@ -32,6 +32,7 @@ from recontext_data.stages.given import keep_all, with_given
 from recontext_data.stages.judge import judge
 from recontext_data.stages.judge_forecast import stored_usd
 from recontext_data.stages.manifest import as_found, finish, judging_facts, manifest
+from recontext_data.stages.parts import divide, mixed, short_of
 from recontext_data.stages.prepared import PAID, Prepared, counsel_of, plan, price
 from recontext_data.stages.prompts import check_template
 from recontext_data.stages.proof import prove
@@ -120,6 +121,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     counsel = counsel_of(build, store, screen)
     with clock.stage("proof"):
         proofs = prove(build.recipe.judges, build.recipe.environment, build.tasks.tasks)
+    with clock.stage("trial"):
         tried = trial(build.recipe.judges, counsel, screen) if build.recipe.validate_judges else {}
     with clock.stage("sample"):
         outcome, purse = _sample(build, counsel, store=store, screen=screen)
@@ -261,7 +263,7 @@ def _arms_stage(
     exported: dict[str, tuple[Exported, pl.DataFrame]] = {}
     shifts: dict[str, dict[str, Any]] = {}
     with folder.staged_arms() as staging, screen.stage("arms", len(build.arms), unit="arms") as tracker:
-        for arm in build.arms:
+        for config, arm in zip(build.recipe.arms, build.arms, strict=True):
             if arm.generation in build.given:
                 pool = build.given[arm.generation].pool()
                 table, selected = keep_all(pool, arm=arm.name)
@@ -270,11 +272,15 @@ def _arms_stage(
                 table, selected = select(pool, config=build.recipe.select, arm=arm.name)
             kept = pool.join(table.filter("kept").select("candidate_id"), on="candidate_id", how="semi", maintain_order="left")
             kept, worked = complete(kept, config=build.recipe.completion, arm=arm.name, tasks=build.by_id, rewriter=rewriter)
+            kept, divided = divide(kept, judged, arm=config, name=arm.name)
+            kept, others, drawn = mixed(kept, arm=config, name=arm.name, given=build.given)
+            for text in short_of(kept, arm=config):
+                screen.warn(text)
             kept = kept.join(words, on="candidate_id", how="left", maintain_order="left")
             gates = ArmGates(arm, build.recipe.gates, build.policy)
             done = export(kept, staging / arm.name, arm=arm, tasks=build.by_id, gates=gates, terms=terms)
-            entries += [selected, *worked, done.entry]
-            tables.append(table)
+            entries += [selected, *worked, *divided, *drawn, done.entry]
+            tables += [table, *others]
             shifts[arm.name] = selection_facts(pool, table, per_task=build.recipe.select.per_task)
             exported[arm.name] = (done, kept)
             tracker.advance()

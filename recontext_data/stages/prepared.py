@@ -1,12 +1,12 @@
 """A build before anything is spent or written: what is sampled, what becomes of it, what it costs at most, and its name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.arms import context_or_none, folder_name, kind_of, pools
+from recontext_data.arms import Arm, context_or_none, folder_name, kind_of, pools
 from recontext_data.contexts import render
 from recontext_data.environments.base import TaskSet
 from recontext_data.judges.base import Asker, Comparer
@@ -42,6 +42,7 @@ NOT_IN_ROWS = {
     "limits",
     "prices",
     "evaluation",
+    "rounds",
     "training",
     "validate_judges",
 }
@@ -83,7 +84,7 @@ def prepared(name: str, recipe: Recipe, *, output: Path, screen: "Screen | None"
         for unused in unused_contexts(recipe):
             screen.warn(f"contexts.{unused}: no arm, measure or evaluation uses it")
     sampled = dict.fromkeys([*pools(recipe.arms), *recipe.measure.contexts])
-    trained = dict.fromkeys(arm.training for arm in recipe.arms)
+    trained = dict.fromkeys(name for arm in recipe.arms for name in (arm.training, *([arm.rest] if arm.where else [])))
     for context in [*sampled, *trained]:  # a placement that cannot apply must not be found out after paying
         for task in tasks.tasks:
             render(task, context_or_none(recipe.contexts, context), name=context, how=recipe.how)
@@ -99,7 +100,7 @@ def prepared(name: str, recipe: Recipe, *, output: Path, screen: "Screen | None"
 def unused_contexts(recipe: Recipe) -> list[str]:
     """Contexts that nothing names; an evaluation that names none measures under all."""
     used = {*recipe.measure.contexts, *(recipe.evaluation.contexts or recipe.contexts)}
-    used |= {side for arm in recipe.arms for side in (arm.generation, arm.training)}
+    used |= {side for arm in recipe.arms for side in (arm.generation, *arm.trained_under)}
     return [name for name in recipe.contexts if name not in used]
 
 
@@ -107,10 +108,12 @@ def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy, state:
     """Resolves pools and arms, and names the run by the hash of everything that its rows depend on."""
     identity = [dict(policy.identity), *map(code_identity, recipe.judges)]
     content = recipe.model_dump(mode="json", exclude=NOT_IN_ROWS)
-    given = {arm.source: read_given(arm.data, source=arm.source) for arm in recipe.arms if arm.data is not None}
+    given = _given(recipe)
     for arm, dumped in zip(recipe.arms, content["arms"], strict=True):
         if arm.data is not None:
             dumped["data"] = given[arm.source].digest  # its content, wherever it lies
+        for mix, mixed in zip(arm.mix, dumped.get("mix", []), strict=True):
+            mixed["data"] = given[mix.source].digest
     shown = shown_otherwise(recipe, tasks.tasks)
     policies = policies_of(recipe.judges, state=state)
     content["judges"] = [
@@ -132,6 +135,22 @@ def prepare(name: str, recipe: Recipe, *, tasks: TaskSet, policy: Policy, state:
     )
 
 
+def _given(recipe: Recipe) -> dict[str, Given]:
+    """The data that arms are made from or mixed with, by source, each under every context that it will be trained on under.
+
+    Raises:
+        DataError: a file cannot be read.
+        RecipeError: a context cannot be put on one of its chats.
+    """
+    wanted = [(arm.source, arm.data, arm.training) for arm in recipe.arms if arm.data is not None]
+    wanted += [(mix.source, mix.data, mix.training) for arm in recipe.arms for mix in arm.mix]
+    given = {source: read_given(data, source=source) for source, data in dict((one[0], one[1]) for one in wanted).items()}
+    for source, _, context in dict.fromkeys(wanted):
+        for task in given[source].tasks:
+            render(task, context_or_none(recipe.contexts, context), name=context, how=recipe.how)
+    return given
+
+
 def _pools(recipe: Recipe) -> list[Pool]:
     wanted = dict.fromkeys(pools(recipe.arms))
     made = [Pool(name=name, context=context_or_none(recipe.contexts, name), n=recipe.sampler.n, role="arms") for name in wanted]
@@ -142,19 +161,32 @@ def _pools(recipe: Recipe) -> list[Pool]:
 
 
 def _arms(recipe: Recipe) -> list[ArmPlan]:
-    return [
-        ArmPlan(
-            name=folder_name(arm, recipe.contexts),
-            kind=kind_of(arm, recipe.contexts),
-            generation=arm.source,
-            training=arm.training,
-            generation_context=context_or_none(recipe.contexts, arm.generation) if arm.data is None else None,
-            training_context=context_or_none(recipe.contexts, arm.training),
-            n=recipe.sampler.n,
-            how=recipe.how,
+    return [_arm(arm, recipe) for arm in recipe.arms]
+
+
+def _arm(arm: Arm, recipe: Recipe) -> ArmPlan:
+    first = ArmPlan(
+        name=folder_name(arm, recipe.contexts),
+        kind=kind_of(arm, recipe.contexts),
+        generation=arm.source,
+        training=arm.training,
+        generation_context=context_or_none(recipe.contexts, arm.generation) if arm.data is None else None,
+        training_context=context_or_none(recipe.contexts, arm.training),
+        n=recipe.sampler.n,
+        how=recipe.how,
+    )
+    rest = [replace(first, training=arm.rest, training_context=context_or_none(recipe.contexts, arm.rest))] if arm.where else []
+    mixed = [
+        replace(
+            first,
+            generation=mix.source,
+            generation_context=None,
+            training=mix.training,
+            training_context=context_or_none(recipe.contexts, mix.training),
         )
-        for arm in recipe.arms
+        for mix in arm.mix
     ]
+    return replace(first, others=(*rest, *mixed))
 
 
 def plan(build: Prepared, store: ReplyStore) -> Plan:

@@ -4,7 +4,7 @@ A prompt is rendered once however many answers a task has, and rows are made col
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from recontext_data.contexts import Context, render
@@ -35,6 +35,9 @@ class ArmPlan:
     training_context: Context | None
     n: int
     how: How = PLAIN
+    others: tuple["ArmPlan", ...] = ()
+    """What rows of it are made from that are not made as its first are (`Arm.where`, `Arm.mix`). The column `part` of its kept
+    candidates says which: 0 is the arm itself, 1 the first of these; rows are written in that order."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +51,27 @@ class Batch:
     """The tasks' prompts under the training context, in the tasks' order."""
     which: list[int]
     """For each candidate the number of its task."""
+    arm: ArmPlan
+    """What these rows are made from."""
 
     def only(self, wanted: "pl.Series") -> "Batch":
         """The batch without the candidates for which `wanted` is false."""
         which = [number for number, is_wanted in zip(self.which, wanted, strict=True) if is_wanted]
-        return Batch(self.kept.filter(wanted), self.tasks, self.prompts, which)
+        return Batch(self.kept.filter(wanted), self.tasks, self.prompts, which, self.arm)
 
 
 def batches(kept: "pl.DataFrame", *, arm: ArmPlan, tasks: Mapping[str, Task]) -> Iterator[Batch]:
-    """The kept candidates in their order, `BATCH` at a time, their prompts rendered."""
+    """The kept candidates in their order, `BATCH` at a time, their prompts rendered; no batch has rows of two parts."""
+    if arm.others:
+        for number, plan in enumerate((replace(arm, others=()), *arm.others)):
+            yield from batches(kept.filter(kept["part"] == number), arm=plan, tasks=tasks)
+        return
     for part in kept.iter_slices(BATCH):
         numbers: dict[str, int] = {}
         which = [numbers.setdefault(task_id, len(numbers)) for task_id in part["task_id"].to_list()]
         own = [tasks[task_id] for task_id in numbers]
         prompts = [render(task, arm.training_context, name=arm.training, how=arm.how) for task in own]
-        yield Batch(part, own, prompts, which)
+        yield Batch(part, own, prompts, which, arm)
 
 
 def training_table(batch: Batch, *, arm: ArmPlan, fingerprint: str) -> "pa.Table":
@@ -79,6 +88,7 @@ def training_table(batch: Batch, *, arm: ArmPlan, fingerprint: str) -> "pa.Table
     frame = batch.kept
     if "n" not in frame.columns:
         frame = frame.with_columns(n=pl.lit(arm.n, dtype=pl.Int64))
+    frame = frame.with_columns(n=pl.col("n").fill_null(arm.n))  # mixed data has an n of its own
     if "judgements" not in frame.columns:
         frame = frame.with_columns(judgements=pl.lit(None, dtype=_judgement_type()))
     frame = frame.with_columns(judgements=pl.col("judgements").fill_null([]))

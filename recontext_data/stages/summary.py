@@ -8,6 +8,7 @@ from recontext_data.records import Task
 if TYPE_CHECKING:
     import polars as pl
 
+    from recontext_data.judges.base import AnyJudge
     from recontext_data.recipe import Recipe
 
 ARITHMETIC_CAVEAT = (
@@ -16,6 +17,18 @@ ARITHMETIC_CAVEAT = (
     "arm under every context before reading more into it."
 )
 SCRIPTED_CAVEAT = "The policy is scripted: these rates are its script's, and say nothing about any model."
+
+
+def scripted_judges(judges: "Sequence[AnyJudge]") -> list[str]:
+    """The judges that stand for one that asks a model, and ask a script."""
+    return [one.name for one in judges if getattr(getattr(one, "policy", None), "kind", None) == "fake"]
+
+
+def scripted_judges_caveat(names: Sequence[str]) -> str:
+    """What a reader must know of their scores."""
+    return (
+        f"Scripted judges, behind which there is no model: {', '.join(names)}. Their scores are a script's and measure nothing."
+    )
 
 
 def rates(judged: "pl.DataFrame", *, labels: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from recontext_data.config import Config
+from recontext_data.config import Config, added
 
 MAX_SEED = 2**32
 """numpy, which the trainer seeds too, takes no larger one."""
@@ -21,6 +21,15 @@ class Lora(Config):
     """Rank of each adapter."""
     alpha: int = Field(default=32, ge=1)
     """Scale: an adapter's output is multiplied by alpha / rank."""
+
+
+class KL(Config):
+    """A penalty for leaving the model that training starts from, on rows of its own."""
+
+    weight: float = Field(ge=0)
+    """What the loss counts a nat of KL(policy || reference) per token."""
+    data: str
+    """Rows on which the two are compared: a file of chats (.jsonl or .parquet with `messages`), or an arm's folder."""
 
 
 class Training(Config):
@@ -44,12 +53,15 @@ class Training(Config):
     """Longer rows are left out and counted, never cut. Left out: the model's window, and a longer row is an error."""
     seeds: list[int] = Field(default=[0], min_length=1)
     """One model per arm and seed; the seed decides the rows' order and the adapters' first weights."""
+    kl: KL | None = added(None)
+    """The regularised baseline: `kl: {weight: 0.5, data: chats.jsonl}` adds to the loss how far the model has moved there."""
     gradient_checkpointing: bool = False
     """Less memory for about a fifth more time."""
     checkpoint_steps: int = Field(default=100, ge=1)
     """Steps between two checkpoints; a killed training continues from the last one, and a finished one leaves none."""
     extra: dict[str, Any] = {}
-    """Anything else that TRL's SFTConfig takes, by its name: `extra: {warmup_steps: 0.03, report_to: wandb}`."""
+    """Anything else that TRL's SFTConfig takes, by its name: `extra: {warmup_steps: 0.03, report_to: wandb}`. Nothing
+    is reported anywhere unless `report_to` says so; TensorBoard's files go to `tensorboard/` beside an arm's models."""
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

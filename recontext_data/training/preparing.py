@@ -8,7 +8,7 @@ from typing import Any
 
 from recontext_data.errors import InputError
 from recontext_data.records import content_hash
-from recontext_data.training import adapters, checks
+from recontext_data.training import adapters, checks, kl
 from recontext_data.training.arguments import num_processes, sft_config
 from recontext_data.training.base import Base, check_prompts, check_vocabulary, end_tokens
 from recontext_data.training.compact import compact
@@ -37,14 +37,21 @@ class Job:
 
     def request(self) -> dict[str, Any]:
         """All that decides the weights; JSON. Paths, other seeds and the places of checkpoints do not."""
-        config = self.config.model_dump(mode="json", exclude={"base", "seeds", "checkpoint_steps"})
         return {
             "arm": self.arm,
             "seed": self.seed,
             "base": dict(self.base.folder.identity()) | {"chat_template": self.base.chat_template},
             "dataset": content_hash(dataset_fingerprint(self.dataset)),
-            "config": config,
+            "config": training_content(self.config),
         }
+
+
+def training_content(config: Training) -> dict[str, Any]:
+    """What of a config decides the weights of a model; JSON."""
+    content = config.model_dump(mode="json", exclude={"base", "seeds", "checkpoint_steps"})
+    if config.kl is not None:
+        content["kl"]["data"] = kl.digest(config.kl)
+    return content
 
 
 @dataclass
@@ -91,12 +98,17 @@ def make_trainer(job: Job, model: Any, tokenizer: Any, *, data: Data, work: Path
     from trl import SFTTrainer
 
     config = job.config
+    trainer_class = SFTTrainer
+    if config.kl is not None:
+        trainer_class = kl.penalised(kl.Penalty.of(config, model, tokenizer, end=data.end, seed=job.seed))
     order = training_order(data.train, epochs=config.epochs, batch_size=config.batch_size, seed=job.seed)
     rows = [data.train[index] for index in order]
     longest = max(len(row) for row in rows)
-    trainer = SFTTrainer(
+    args = sft_config(config, output=work, seed=job.seed, steps=-(-len(rows) // config.batch_size), longest=longest)
+    args.run_name = args.run_name or f"{job.recipe}/{job.arm}/seed-{job.seed}"
+    trainer = trainer_class(
         model=model,
-        args=sft_config(config, output=work, seed=job.seed, steps=-(-len(rows) // config.batch_size), longest=longest),
+        args=args,
         train_dataset=_as_dataset(data.train, Dataset).select(order),
         eval_dataset=_as_dataset(data.validation[:: -(-len(data.validation) // VALIDATED)], Dataset)
         if data.validation
@@ -105,6 +117,7 @@ def make_trainer(job: Job, model: Any, tokenizer: Any, *, data: Data, work: Path
         peft_config=adapters.lora_config(config),
     )
     trainer.remove_callback(PrinterCallback)
+    _keep_logs(trainer, job)
     if trainer.args.use_cpu and num_processes() == 1:
         compact(adapters.inner(trainer.model))
     if config.method == "qlora" and trainer.args.use_cpu:
@@ -113,6 +126,13 @@ def make_trainer(job: Job, model: Any, tokenizer: Any, *, data: Data, work: Path
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(torch.float32)
     return trainer, rows
+
+
+def _keep_logs(trainer: Any, job: Job) -> None:
+    """TensorBoard's own place is beside the checkpoints, which are removed at the end."""
+    for callback in trainer.callback_handler.callbacks:
+        if type(callback).__name__ == "TensorBoardCallback" and callback.logging_dir is None:
+            callback.logging_dir = str(job.target.parent / "tensorboard" / job.target.name)
 
 
 def _as_dataset(rows: Sequence[Row], dataset: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from recontext_data.store.files import file_digest, writing
 from recontext_data.training import adapters, checkpoints, checks
-from recontext_data.training.arguments import is_main, num_processes
+from recontext_data.training.arguments import is_main, micro_batch, num_processes
 from recontext_data.training.base import ONE_THREAD, load_for_training
 from recontext_data.training.card import model_card
 from recontext_data.training.libraries import quiet, versions
@@ -97,6 +97,8 @@ class _Run:
         self._lap("rows")
         work = checkpoints.work_folder(job.target)
         resume = _resume(work, self.request)
+        # Asked now: the trainer removes this checkpoint once it has written a later one.
+        resumed_from = None if resume is None else checkpoints.finished_step(resume)
         trainer, trained_rows = make_trainer(job, model, tokenizer, data=data, work=work)
         share = check_before(job, trainer, tokenizer, data=data, rows=trained_rows)
         facts: dict[str, Any] = {
@@ -112,8 +114,13 @@ class _Run:
             facts["checks"] = {"moved": checks.check_changed(before, after)}
         if losses_before is not None:
             facts["validation_loss"] = {"before": losses_before, "after": trainer.evaluate()["eval_loss"]}
+        if job.config.kl is not None:
+            facts["kl"] = {
+                "rows": len(trainer.kl.rows),
+                "after": trainer.kl.measure(trainer.model, size=micro_batch(job.config)),
+            }
         facts |= {
-            "resumed_from": None if resume is None else checkpoints.finished_step(resume),
+            "resumed_from": resumed_from,
             "dataset": dataset_facts(job, data, share),
         }
         return self._finish(trainer, facts, rows=data.train, after=after)

@@ -43,10 +43,10 @@ def train_all(jobs: Sequence[Job], *, screen: "Screen") -> list[Mapping[str, Any
 
 
 @contextmanager
-def helped(words: Sequence[str], *, workers: int) -> Iterator[None]:
+def helped(words: Sequence[str], *, workers: int, verb: str = "train") -> Iterator[None]:
     """Other processes that run the same command while this one does; what they say is shown when one of them failed."""
     with tempfile.TemporaryFile("w+") as log:
-        command = [sys.executable, "-m", "recontext_data.train", *words, "workers=1"]
+        command = [sys.executable, "-m", f"recontext_data.{verb}", *words, "workers=1"]
         helpers = [subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL) for _ in range(workers - 1)]
         try:
             yield

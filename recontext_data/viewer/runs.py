@@ -13,6 +13,8 @@ import orjson
 from recontext_data.errors import InputError, did_you_mean
 
 TABLES = ("tasks", "candidates", "judgements", "selection")
+NO_RUNS = ("labels", "rounds", "sweeps")
+"""Folders beside the runs of a recipe: what is about several of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def _changed(path: Path) -> int:
 def _folders(runs: Path) -> Iterator[Path]:
     for recipe in sorted(runs.iterdir()) if runs.is_dir() else ():
         for path in sorted(recipe.iterdir()) if recipe.is_dir() else ():
-            if path.is_dir() and not path.is_symlink() and path.name != "labels":
+            if path.is_dir() and not path.is_symlink() and path.name not in NO_RUNS:
                 yield path
 
 
