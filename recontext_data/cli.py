@@ -157,6 +157,6 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     verb, *rest = given
     if verb not in VERBS:
-        return fail(RecipeError(f"{verb!r} is no verb; {did_you_mean(verb, VERBS)}"))
+        return guarded(lambda words: fail(RecipeError(f"{verb!r} is no verb; {did_you_mean(verb, VERBS)}")), rest)
     module: Any = __import__(f"recontext_data.{verb}", fromlist=["main"])
     return int(module.main(rest))

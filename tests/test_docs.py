@@ -61,6 +61,17 @@ def blocks(*languages: str) -> list[Block]:
     return [block for block in found if block.language in languages]
 
 
+def indented() -> list[Block]:
+    """Commands that stand indented in a page, as blocks of one line (with what a backslash joins to it)."""
+    found = []
+    for page, name in zip(PAGES, NAMES, strict=True):
+        text = page.read_text(encoding="utf-8")
+        prose = re.sub(r"^```.*?^```", lambda match: "\n" * match[0].count("\n"), text, flags=re.MULTILINE | re.DOTALL)
+        for match in re.finditer(r"^    recontext (?:.*\\\n)*.*$", prose, re.MULTILINE):
+            found.append(Block(name, prose[: match.start()].count("\n") + 1, "", match[0]))
+    return found
+
+
 def ident(block: Block) -> str:
     return f"{block.page}:{block.line}"
 
@@ -68,11 +79,13 @@ def ident(block: Block) -> str:
 def commands() -> list[tuple[str, list[str]]]:
     """(page, words after `recontext`) of every such line in a block, and in code spans that have a key."""
     found = []
-    for block in blocks("sh", ""):
+    for block in [*blocks("sh", ""), *indented()]:
         for line in block.text.replace("\\\n", " ").splitlines():
+            line = line.strip()
             words = shlex.split(line, comments=True) if line.startswith(("recontext ", "python -m recontext_data.")) else []
             if words[:1] == ["python"]:
                 words = ["recontext", words[2].partition(".")[2], *words[3:]]
+            words = words[: next((i for i, word in enumerate(words) if word in (">", "|", "&&")), len(words))]
             if words and words[1:]:
                 found.append((ident(block), words[1:]))
     for page, name in zip(PAGES, NAMES, strict=True):
@@ -153,8 +166,10 @@ def test_every_yaml_block_is_a_recipe_or_a_part_of_one(
     if block.file is not None:
         assert load(str(place / block.file)).recipe
         return
-    assert set(tree) <= {*Recipe.model_fields, "extends"}
     monkeypatch.chdir(tmp_path)
+    if all(isinstance(value, dict) and "stance" in value for value in tree.values()):
+        tree = {"contexts": tree}  # contexts alone, by name
+    assert set(tree) <= {*Recipe.model_fields, "extends"}
     path = tmp_path / "block.yaml"
     path.write_text(yaml.safe_dump({"extends": "code_mc", **tree}), encoding="utf-8")
     recipe = load(str(path)).recipe
@@ -302,7 +317,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", head.lower()).strip()) for head in heads}
 
 
-@pytest.mark.parametrize(("page", "name"), zip(PAGES, NAMES, strict=True), ids=NAMES)
+@pytest.mark.parametrize(("page", "name"), list(zip(PAGES, NAMES, strict=True)), ids=NAMES)
 def test_internal_links_lead_somewhere(page: Path, name: str) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", text)):

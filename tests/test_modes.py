@@ -121,6 +121,11 @@ def test_an_error_in_json_is_an_event_with_its_exit_code(capsys: pytest.CaptureF
     assert "did you mean 'code_mc'?" in event["text"]
 
 
+def test_an_unknown_verb_speaks_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bild", "screen=json"]) == 2
+    assert objects(capsys.readouterr().err)[0]["text"] == "'bild' is no verb; did you mean 'build'?"
+
+
 def test_quiet_leaves_results_and_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", *BUILD, f"output={tmp_path}", "screen=quiet"]) == 0
     seen = capsys.readouterr()
