@@ -118,9 +118,10 @@ def test_a_journal_longer_than_what_is_read_at_once_is_read_whole(tmp_path: Path
         raise KeyboardInterrupt  # the journal stays
     (path,) = tmp_path.glob("journal-*.jsonl")
     lines = path.read_bytes().split(b"\n")
-    lines[1500] = lines[1500].replace(b"text 1500", b"text 1501")
+    assert len(lines) > journal.BATCH + 200
+    lines[300] = lines[300].replace(b"text 300", b"text 301")
     path.write_bytes(b"\n".join(lines)[:-10])
-    there = set(keys) - {"1500", keys[-1]}
+    there = set(keys) - {"300", keys[-1]}
     for reader in (ReplyStore(tmp_path), ReplyStore(tmp_path)):
         found = reader.find(pl.Series(keys))
         assert dict(found.select("key", "completion").iter_rows()) == {key: f"text {key}" for key in there}

@@ -147,7 +147,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def alarms(rows: list[Row], generation: Context | None, training: Context | None, recipe: Recipe) -> list[Any]:
-    return [*leak(rows, generation=generation, training=training), *presence(rows, training=training, how=recipe.how)]
+    return [
+        *leak(rows, generation=generation, training=training, how=recipe.how),
+        *presence(rows, training=training, how=recipe.how),
+    ]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -162,7 +165,9 @@ def test_clean_rows_of_a_recipe_alarm_no_gate_and_a_planted_leak_does(name: str,
         assert len(rows) == wanted, f"{name}: too few rows of {arm.pair}"
         assert alarms(rows, generation, training, recipe) == [], arm.pair
         count += len(rows)
-        if generation is not None and arm.generation != arm.training:
+        # What the training context says too, such as where only the environment differs, is no secret.
+        is_secret = generation is not None and (training is None or generation.text not in training.text)
+        if generation is not None and is_secret and arm.generation != arm.training:
             said = f"{rows[0].completion} I was told: {generation.text_for(rows[0].task)}"
             planted = Row(row_id="planted", task=rows[0].task, prompt=rows[0].prompt, completion=said)
             assert [found.row_id for found in alarms([*rows, planted], generation, training, recipe)] == ["planted"], arm.pair

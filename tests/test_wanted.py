@@ -24,18 +24,18 @@ def pool(name: str, context: Context | None = None, *, n: int = 3) -> Pool:
 
 
 def requests(tasks: Sequence[Task], pools: Sequence[Pool], *, without: Sequence[str] = ()) -> Requests:
-    rows = wanted(tasks, pools, how=HOW, seed=1)
+    rows = wanted(tasks, pools, drawn=HOW, seed=1)
     return Requests(rows.filter(~rows["reply_key"].is_in(without)), tasks=tasks, pools=pools, sampling=Sampling())
 
 
 @pytest.mark.parametrize("name", ["t1", 'a "quoted" \\ name', "ünï/\n\t\x01", "\u2028 🧪"])
 def test_every_key_is_the_content_hash_of_what_it_stands_for(name: str) -> None:
     tasks, pools = [task(name, "é")], [pool(name, SYSTEM, n=12), pool("other", n=2)]
-    rows = wanted(tasks, pools, how=HOW, seed=7).to_dicts()
+    rows = wanted(tasks, pools, drawn=HOW, seed=7).to_dicts()
     assert [row["k"] for row in rows] == [*range(12), *range(2)]
     for row in rows:
         context = SYSTEM if row["generation_context"] == name else None
-        prompt = content_hash(render(tasks[0].messages, context))
+        prompt = content_hash(render(tasks[0], context))
         assert row["seed"] == derive_seed(7, prompt, row["k"])
         assert row["reply_key"] == content_hash([prompt, HOW, row["seed"], row["k"]])
         parts = [row["task_id"], row["generation_context"], row["k"], row["reply_key"]]
@@ -45,16 +45,16 @@ def test_every_key_is_the_content_hash_of_what_it_stands_for(name: str) -> None:
 
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks, pools = [task(f"t{i}", f"p{i % 5}") for i in range(9)], [pool("a", SYSTEM), pool("b", n=2)]
-    whole = wanted(tasks, pools, how=HOW, seed=1)
+    whole = wanted(tasks, pools, drawn=HOW, seed=1)
     for chunk in (1, 4, 7):
         monkeypatch.setattr(module, "CHUNK", chunk)
-        assert wanted(tasks, pools, how=HOW, seed=1).equals(whole)
+        assert wanted(tasks, pools, drawn=HOW, seed=1).equals(whole)
 
 
 def test_a_request_has_the_messages_ranks_seeds_and_keys_of_its_rows() -> None:
     tasks, pools = [task("a", "one"), task("b", "two")], [pool("plain", SYSTEM), pool("bare", n=1)]
     asked = requests(tasks, pools)
-    rows = wanted(tasks, pools, how=HOW, seed=1)
+    rows = wanted(tasks, pools, drawn=HOW, seed=1)
     assert [(one.tag, one.messages[-1]["content"]) for one in asked] == [
         ("plain", "one"),
         ("plain", "two"),
@@ -71,7 +71,7 @@ def test_a_request_has_the_messages_ranks_seeds_and_keys_of_its_rows() -> None:
 
 def test_only_missing_ranks_are_asked_for_and_whole_prompts_vanish() -> None:
     tasks = [task("a", "one"), task("b", "two")]
-    keys = wanted(tasks, [pool("p")], how=HOW, seed=1)["reply_key"].to_list()
+    keys = wanted(tasks, [pool("p")], drawn=HOW, seed=1)["reply_key"].to_list()
     asked = requests(tasks, [pool("p")], without=[keys[1], *keys[3:]])
     (only,) = asked
     assert (only.ks, only.keys) == ((0, 2), (keys[0], keys[2]))
@@ -110,5 +110,5 @@ def test_a_request_is_made_when_it_is_pulled(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_no_tasks_want_nothing() -> None:
-    assert len(wanted([], [pool("p")], how=HOW, seed=1)) == 0
+    assert len(wanted([], [pool("p")], drawn=HOW, seed=1)) == 0
     assert list(requests([], [pool("p")])) == []

@@ -8,7 +8,9 @@ import orjson
 
 from recontext_data.contexts import NONE, Context, render
 from recontext_data.errors import RecontextError
+from recontext_data.placing import How, Rendering
 from recontext_data.prices import Price, price_of
+from recontext_data.records import Message, Task
 from recontext_data.reports.difference import Turn, compare_turns
 from recontext_data.reports.text import LIMIT
 from recontext_data.viewer.database import Database, name, source
@@ -81,7 +83,7 @@ def find(database: Database, look: Look, candidate_id: str) -> Shown | None:
     if row is None:
         return None
     task = _task(database, look, row["task_id"])
-    generation = _rendered(look, task["messages"], row["generation_context"])
+    generation = _rendered(look, task, row["generation_context"])
     siblings = (
         f"SELECT candidate_id, generation_context, k, row FROM {look.sources['candidates']} WHERE task_id = ? ORDER BY row"
     )
@@ -91,7 +93,7 @@ def find(database: Database, look: Look, candidate_id: str) -> Shown | None:
         messages=task["messages"],
         prompt=compare_turns(generation or task["messages"], generation or task["messages"]),
         knows_context=generation is not None,
-        rewritings=list(_rewritings(database, look, row, task["messages"])),
+        rewritings=list(_rewritings(database, look, row, task)),
         judgements=about(database, look, "judgements", [candidate_id]).get(candidate_id, []),
         siblings=database.rows(siblings, [row["task_id"]]),
         cost_usd=_cost(look, row),
@@ -175,27 +177,37 @@ def _task(database: Database, look: Look, task_id: str) -> dict[str, Any]:
     return {"task_id": task_id, "split": None, "messages": [], "payload": None}
 
 
-def _rendered(look: Look, messages: list[dict[str, str]], context: str) -> list[Any] | None:
-    """The prompt under a context; None where the context is not known: its text is in the manifest, which comes last."""
+def _rendered(look: Look, row: Mapping[str, Any], context: str) -> list[Any] | None:
+    """A task's prompt under a context; None where it is not known: the context's text is in the manifest, which comes last."""
+    messages: list[Message] = row["messages"]
     if context == NONE:
         return list(messages)
     if look.manifest is None or not messages:
         return None
-    raw = look.manifest["recipe"].get("contexts", {}).get(context)
+    recipe = look.manifest["recipe"]
+    raw = recipe.get("contexts", {}).get(context)
+    task = Task(task_id=row["task_id"], messages=messages, payload=_payload(row["payload"]), split=row["split"] or "")
     try:
         known = {key: value for key, value in raw.items() if key in Context.model_fields} if raw else None
-        return list(render(messages, Context.model_validate(known), name=context)) if known else None  # type: ignore[arg-type]
+        how = How(rendering=Rendering.model_validate(recipe.get("rendering", {})))
+        return render(task, Context.model_validate(known), name=context, how=how) if known else None
     except (RecontextError, ValueError):
-        return None  # a manifest of another version: the prompt is not known here
+        # A manifest of another version, or a context that changes the environment, which is not at hand.
+        return None
 
 
-def _rewritings(database: Database, look: Look, row: Mapping[str, Any], messages: list[dict[str, str]]) -> Iterator[Rewriting]:
-    generation = _rendered(look, messages, row["generation_context"])
+def _payload(text: str | None) -> dict[str, Any]:
+    payload: dict[str, Any] = orjson.loads(text) if text else {}
+    return payload
+
+
+def _rewritings(database: Database, look: Look, row: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[Rewriting]:
+    generation = _rendered(look, task, row["generation_context"])
     training = {arm["name"]: arm["training_context"] for arm in (look.manifest or {}).get("arms", ())}
     selected = about(database, look, "selection", [row["candidate_id"]]).get(row["candidate_id"], [])
     for said in selected:
         stored = _stored_prompt(look.run, said["arm"], row["candidate_id"]) if said["kept"] else None
-        after = stored or _rendered(look, messages, training.get(said["arm"], ""))
+        after = stored or _rendered(look, task, training.get(said["arm"], ""))
         turns = compare_turns(generation, after) if generation is not None and after is not None else []
         yield Rewriting(said["arm"], said["kept"], said["reason"], turns, stored is not None)
 
