@@ -5,9 +5,12 @@ Alone it lists the recipes; `--help` shows every option; `dry_run=true` says wha
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from recontext_data.cli import HELP_RECIPE, RUN_OPTIONS, Arguments, guarded, parse
-from recontext_data.loading import Loaded, find_recipe, load, shipped_recipes
+from recontext_data.cli import HELP_RECIPE, Arguments, guarded, parse
+
+if TYPE_CHECKING:
+    from recontext_data.loading import Loaded
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -27,6 +30,8 @@ def _main(words: Sequence[str]) -> int:
                 f"recipe: missing beside {arguments.overrides[0]!r}; write recipe=NAME or recipe=path/to/mine.yaml"
             )
         return _list_recipes()
+    from recontext_data.loading import load
+
     return build(load(arguments.recipe, arguments.overrides), arguments, command=_command(words))
 
 
@@ -36,7 +41,7 @@ def _command(words: Sequence[str]) -> str:
     return shlex.join(["recontext", "build", *(word for word in words if not word.startswith("output="))])
 
 
-def build(loaded: Loaded, arguments: Arguments, *, command: str) -> int:
+def build(loaded: "Loaded", arguments: Arguments, *, command: str) -> int:
     """Builds what the recipe declares, or only what is missing of it.
 
     Raises:
@@ -62,6 +67,8 @@ def build(loaded: Loaded, arguments: Arguments, *, command: str) -> int:
 def _list_recipes() -> int:
     import yaml
 
+    from recontext_data.loading import shipped_recipes
+
     print("recipes (recontext build recipe=NAME; or a path to your own YAML file):\n")
     for name, path in shipped_recipes().items():
         description = yaml.safe_load(path.read_text(encoding="utf-8")).get("description", "")
@@ -71,27 +78,17 @@ def _list_recipes() -> int:
 
 
 def _help(arguments: Arguments) -> int:
-    from recontext_data.options import options
+    if arguments.recipe is None and not arguments.overrides:
+        # Nothing in it depends on this command, so it is written beforehand: loading the types takes a quarter of a second.
+        from recontext_data.resources import shipped
 
-    name = arguments.recipe or HELP_RECIPE
-    find_recipe(name)
-    print(f"usage: recontext build recipe=NAME [key=value ...]      values below are those of recipe={name}\n")
-    for option, (type_, meaning) in RUN_OPTIONS.items():
-        print(f"{option}: {type_}\n    {meaning}")
-    print()
-    for row in options(load(name, arguments.overrides)):
-        print(f"{row.key} = {_short(row.value)}   [{row.origin}]   {row.type}")
-        if row.meaning:
-            print(f"    {row.meaning}")
-    print("\nLists and mappings are YAML: arms='[default -> hack]'. Dots go deeper: policy.kind=openai policy.model=gpt-4.1")
+        print(shipped("recipes/help.txt").read_text(encoding="utf-8"), end="")
+        return 0
+    from recontext_data.loading import load
+    from recontext_data.options import build_help
+
+    print(build_help(load(arguments.recipe or HELP_RECIPE, arguments.overrides)), end="")
     return 0
-
-
-def _short(value: object) -> str:
-    import json
-
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 72 else text[:69] + "..."
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Every option of a recipe, read off the types: for `--help` and for did-you-mean."""
 
+import json
 import types
 import typing
 from collections.abc import Iterator
@@ -119,6 +120,25 @@ def configs_in(annotation: Any, metadata: typing.Sequence[Any] = ()) -> list[typ
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
     return [config for part in typing.get_args(annotation) for config in configs_in(part)]
+
+
+def build_help(loaded: Loaded) -> str:
+    """What `recontext build --help` prints: every option with its value, where the value came from, its type and meaning."""
+    lines = [f"usage: recontext build recipe=NAME [key=value ...]      values below are those of recipe={loaded.name}\n"]
+    lines += [f"{option}: {type_}\n    {meaning}" for option, (type_, meaning) in RUN_OPTIONS.items()]
+    lines.append("")
+    for row in options(loaded):
+        lines.append(f"{row.key} = {_short(row.value)}   [{row.origin}]   {row.type}")
+        lines += [f"    {row.meaning}"] if row.meaning else []
+    lines.append(
+        "\nLists and mappings are YAML: arms='[default -> hack]'. Dots go deeper: policy.kind=openai policy.model=gpt-4.1"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 72 else text[:69] + "..."
 
 
 def verb_help(verb: str, arguments: Arguments, *, section: str, own: typing.Mapping[str, tuple[str, str]]) -> int:

@@ -1,4 +1,6 @@
-"""Writes docs/options.md, the tables of docs/formats.md and the shown files of docs/extend: `python scripts/make_options.py`.
+"""Writes docs/options.md, recipes/help.txt, the tables of docs/formats.md and the shown files of docs/extend.
+
+    python scripts/make_options.py
 
 What stands there is what the code says: every field with its type, its default and the string under it, every option of every
 verb, every column of every table, and the examples as they are run. `tests/test_docs.py` compares.
@@ -16,12 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from a checkout that is not installed
 
 from recontext_data import tables  # noqa: E402
-from recontext_data.cli import RUN_OPTIONS, VERBS  # noqa: E402
+from recontext_data.cli import HELP_RECIPE, RUN_OPTIONS, VERBS  # noqa: E402
 from recontext_data.config import Config  # noqa: E402
 from recontext_data.field_docs import field_docs  # noqa: E402
-from recontext_data.options import configs_in, plain, type_text  # noqa: E402
+from recontext_data.loading import load  # noqa: E402
+from recontext_data.options import build_help, configs_in, plain, type_text  # noqa: E402
 
 OPTIONS = ROOT / "docs" / "options.md"
+HELP = ROOT / "recipes" / "help.txt"
 FORMATS = ROOT / "docs" / "formats.md"
 EXAMPLES = ROOT / "docs" / "examples"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -160,6 +164,7 @@ def main() -> None:
     for page in sorted((ROOT / "docs" / "extend").glob("*.md")):
         page.write_text(with_files(page.read_text(encoding="utf-8")), encoding="utf-8")
     OPTIONS.write_text(options_page(), encoding="utf-8")
+    HELP.write_text(build_help(load(HELP_RECIPE)), encoding="utf-8")
     FORMATS.write_text(formats_page(FORMATS.read_text(encoding="utf-8")), encoding="utf-8")
 
 

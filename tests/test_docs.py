@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from recontext_data.cli import HELP, RUN_OPTIONS, VERBS, main, parse
+from recontext_data.cli import HELP, HELP_RECIPE, RUN_OPTIONS, VERBS, main, parse
 from recontext_data.loading import load, shipped_recipes
+from recontext_data.options import build_help
 from recontext_data.recipe import Recipe
 from recontext_data.reports import modes
 from scripts.make_options import FORMATS, OPTIONS, formats_page, options_page, with_files
+from scripts.make_options import HELP as HELP_TEXT
 from tests.helpers import ROOT, environment
 
 DOCS = ROOT / "docs"
@@ -298,6 +300,7 @@ def test_an_edit_of_ones_own_judge_is_another_run(place: Path, tmp_path: Path) -
 def test_what_is_written_from_the_types_is_current() -> None:
     advice = "run python scripts/make_options.py"
     assert OPTIONS.read_text(encoding="utf-8") == options_page(), advice
+    assert HELP_TEXT.read_text(encoding="utf-8") == build_help(load(HELP_RECIPE)), advice
     assert FORMATS.read_text(encoding="utf-8") == formats_page(FORMATS.read_text(encoding="utf-8")), advice
     for page in (DOCS / "extend").glob("*.md"):
         assert page.read_text(encoding="utf-8") == with_files(page.read_text(encoding="utf-8")), advice
