@@ -72,7 +72,7 @@ def _list_recipes() -> int:
     print("recipes (recontext build recipe=NAME; or a path to your own YAML file):\n")
     for name, path in shipped_recipes().items():
         description = yaml.safe_load(path.read_text(encoding="utf-8")).get("description", "")
-        print(f"  {name:16} {description}")
+        print(f"  {name:18} {description}")
     print("\n`recontext build recipe=NAME --help` shows every option with its value.")
     return 0
 
