@@ -68,6 +68,12 @@ def identities(judges: Sequence[Any], policies: Mapping[str, Policy]) -> dict[st
         found[one.name] = {key: value for key, value in content.items() if key != "name"}
         if asks(one):
             found[one.name]["policy"] = dict(policies[one.name].identity)
-        for other in getattr(one, "reads", ()):
-            found[one.name].setdefault("read_judges", []).append(found[other])
+        if others := tuple(getattr(one, "reads", ())):
+            found[one.name] = _nameless(found[one.name]) | {"goes_by": [found[other] for other in others]}
     return found
+
+
+def _nameless(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A deriving judge's fields without the names of those that it goes by; weights stay, in these judges' order."""
+    kept = {key: value for key, value in content.items() if key != "of"}
+    return kept | ({"terms": list(kept["terms"].values())} if "terms" in kept else {})
