@@ -201,7 +201,10 @@ def test_rewrites_that_fail_are_dropped_with_the_words_of_the_failure(tmp_path: 
     ("config", "line"),
     [
         ({"reasoning": "rewrite"}, "completion.rewriter: goes with completion.reasoning=rewrite; set both or neither"),
-        ({"reasoning": "drop"} | {"rewriter": rewriter()["rewriter"]}, "policy: give exactly one of replies, rates and patterns"),
+        (
+            {"reasoning": "drop"} | {"rewriter": rewriter()["rewriter"]},
+            "policy: give exactly one of replies, rates and patterns",
+        ),
         (rewriter(replies=["x"]) | {"reasoning": "keep"}, "completion.rewriter: goes with completion.reasoning=rewrite"),
         (rewriter(replies=["x"]) | {"marks": "beside"}, "completion.marks: `beside` is in no row"),
         ({"reasoning": "dropp"}, "completion.reasoning: 'dropp' will not do"),

@@ -194,7 +194,10 @@ def test_the_verb_builds_trains_each_arm_and_seed_and_then_has_nothing_to_do(
     run = run_folder(tmp_path)
     expected = [(arm, seed) for arm in ("recontextualized.default-hack", "standard.default-default") for seed in (0, 4)]
     assert [(model.arm, model.seed) for model in models_of(run)] == expected
-    assert "recontextualized.default-hack     4" in shown.out and shown.err.count("three rows as they are trained") == 2
+    assert [line.split()[:4] for line in shown.out.splitlines() if line.startswith("default -> hack")] == [
+        ["default", "->", "hack", seed] for seed in ("0", "4")
+    ]
+    assert shown.err.count("three rows as they are trained") == 2
     before = files_below(run)
     assert run_verb(*words) == 0
     assert "4 of 4 models were there already" in capsys.readouterr().err and files_below(run) == before
@@ -226,7 +229,7 @@ def test_workers_share_the_models_and_a_failing_one_is_heard(
     assert run_verb(*words, "workers=2") == 0
     found = models_of(run_folder(tmp_path))
     assert [model.seed for model in found] == [*range(5), *range(5)]
-    assert capsys.readouterr().out.count("recontextualized.default-hack") == 5
+    assert capsys.readouterr().out.count("default -> hack") == 5
     with (
         pytest.raises(RecontextError, match="one of 2 failed: recipe=nowhere: no recipe has that name"),
         helped(["recipe=nowhere"], workers=2),
