@@ -61,9 +61,20 @@ def press(page: Any, *keys: str) -> None:
 def until(page: Any, expression: str, *, seconds: float = 20) -> None:
     """Waits until it is true. Playwright's own way evaluates a text, which the page's policy rightly refuses."""
     end = time.monotonic() + seconds
-    while not page.evaluate(expression):
+    while not _is_true(page, expression):
         assert time.monotonic() < end, f"never became true: {expression}"
         page.wait_for_timeout(30)
+
+
+def _is_true(page: Any, expression: str) -> bool:
+    from playwright.sync_api import Error
+
+    try:
+        return bool(page.evaluate(expression))
+    except Error as error:
+        if "navigation" not in str(error):
+            raise
+        return False  # the page is on its way to another; ask again when it is there
 
 
 def labels(run: Path) -> list[tuple[str, str, str, str]]:
