@@ -29,6 +29,8 @@ from tests.publish_world import (
 
 __all__ = ["contract", "server"]  # fixtures
 
+RATE = "check.usd_per_million_tokens=5"
+
 
 def test_every_arm_and_seed_gets_the_model_of_its_own_job(server: FakeOpenAI, tmp_path: Path) -> None:
     folder = make_run(tmp_path)
@@ -195,7 +197,7 @@ def test_preferences_go_up_as_dpo(server: FakeOpenAI, tmp_path: Path) -> None:
 def test_a_dry_run_sends_and_writes_nothing(server: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_run(tmp_path)
     before = files_below(tmp_path)
-    assert train(server, tmp_path, "dry_run=true", "seeds=0,1", "job.epochs=2") == 0
+    assert train(server, tmp_path, "dry_run=true", "seeds=0,1", "job.epochs=2", RATE) == 0
     assert not server.log and files_below(tmp_path) == before
     out = capsys.readouterr().out
     assert "6 jobs, about 7,960 tokens in 2 epochs, about $0.0398" in out
@@ -210,8 +212,9 @@ def test_a_dry_run_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["check.budget_usd=0.001", "job.epochs=2"], "the jobs would cost about"),
-        (["check.budget_usd=1"], "the cost is not known; set job.epochs"),
+        (["check.budget_usd=0.001", "job.epochs=2", RATE], "the jobs would cost about"),
+        (["check.budget_usd=1", RATE], "the cost is not known; set job.epochs"),
+        (["check.budget_usd=1", "job.epochs=1"], "check.usd_per_million_tokens"),
         (["model=unknown", "check.budget_usd=1", "job.epochs=1"], "check.usd_per_million_tokens"),
     ],
 )

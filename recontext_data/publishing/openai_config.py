@@ -87,7 +87,7 @@ class Checks(Config):
     budget_usd: float | None = Field(default=None, ge=0)
     """Nothing is created when the jobs would cost more; needs job.epochs and a known price."""
     usd_per_million_tokens: float | None = Field(default=None, ge=0)
-    """The price of training; left out, the listed one of the model."""
+    """The price of training; left out, the `training` price of the model where prices.yaml has one."""
 
 
 class Wait(Config):
