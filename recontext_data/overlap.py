@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WORDS = 13
-CHUNK = 8192
-"""Tasks whose words are in memory at once."""
-_BITS = 26
+CHUNK = 1024
+"""Tasks whose words are in memory at once: about 10 KB each."""
+ROOM = 16
+"""Places of the first look for each run of words that is looked for."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,14 @@ def overlap(first: Sequence[Task], second: Sequence[Task]) -> Overlap:
     parts = [_hashes(chunk) for chunk in _chunks(second)]
     whole = np.concatenate([part[0] for part in parts])
     runs = np.unique(np.concatenate([part[1] for part in parts]))
-    table = np.zeros(1 << _BITS, dtype=bool)  # a first look that is cheap: most runs of `first` are not in `second`
-    table[runs >> np.uint64(64 - _BITS)] = True
+    bits = max(1, (ROOM * len(runs)).bit_length())
+    table = np.zeros(1 << bits, dtype=bool)  # a first look that is cheap: most runs of `first` are not in `second`
+    table[runs >> np.uint64(64 - bits)] = True
     seen_texts, seen_runs = set[int](), [np.empty(0, dtype=np.uint64)]
     for chunk in _chunks(first):
         texts, found, _ = _hashes(chunk)
         seen_texts.update(np.intersect1d(texts, whole).tolist())
-        likely = found[table[found >> np.uint64(64 - _BITS)]]
+        likely = found[table[found >> np.uint64(64 - bits)]]
         seen_runs.append(np.intersect1d(likely, runs))
     shared = np.unique(np.concatenate(seen_runs))
     owners = np.concatenate([part[2] + CHUNK * i for i, part in enumerate(parts)])

@@ -12,7 +12,7 @@ from recontext_data import values
 from recontext_data.environments.base import fill, gold
 from recontext_data.environments.code_mc import CodeMC
 from recontext_data.environments.code_tests import TEXTS, CodeTests, to_task
-from recontext_data.environments.problems import Problem, read_problems
+from recontext_data.environments.problems import Problem, ProblemFile
 from recontext_data.errors import DataError, SandboxMissing
 from recontext_data.judges.tests import LABELS, ExecutedTests
 from recontext_data.records import Candidate, Task, uniform
@@ -31,7 +31,7 @@ def needs_sandbox() -> None:
 
 @pytest.fixture(scope="module")
 def bank() -> list[Problem]:
-    return [problem for problem in read_problems(BANK) if problem.split == "train"]
+    return [problem for problem in ProblemFile(BANK) if problem.split == "train"]
 
 
 def answers(tasks: list[Task]) -> list[tuple[str, Candidate]]:
@@ -263,3 +263,14 @@ def test_the_recipe_builds_and_says_that_it_is_scripted(tmp_path: Path, capsys: 
         assert "The policy is scripted" in card and "Judges, proved first" in card
     page = (run_folder(tmp_path, "code_tests") / "report.html").read_text(encoding="utf-8")
     assert "Judges, proved first" in page and "The policy is scripted" in page and "place of the option" not in page
+
+
+def test_a_file_of_problems_is_read_a_problem_at_a_time_and_again(tmp_path: Path) -> None:
+    lines = BANK.read_text(encoding="utf-8").splitlines()[:2]
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join([*lines, "no JSON"]), encoding="utf-8")
+    file = ProblemFile(path)
+    for _ in range(2):
+        assert next(iter(file)).problem_id == json.loads(lines[0])["problem_id"]
+    with pytest.raises(DataError, match="line 3 is no JSON"):
+        list(file)

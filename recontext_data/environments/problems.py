@@ -4,6 +4,8 @@ A problem file is JSON lines, one problem a line, fields as below. `Test.argumen
 form of `recontext_data.values` (tuples, sets, non-finite floats and so on are tagged), so a file can be read by anything.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,8 +85,8 @@ class Problem(Config):
         ]
 
 
-def read_json_lines(path: Path, what: str) -> list[tuple[int, Any]]:
-    """(line number, value) of each line that is not blank.
+def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of each line that is not blank, one at a time: the hidden tests of many problems are large.
 
     Raises:
         DataError: the file cannot be read, or line k is no JSON.
@@ -92,39 +94,45 @@ def read_json_lines(path: Path, what: str) -> list[tuple[int, Any]]:
     import orjson
 
     try:
-        lines = path.read_bytes().splitlines()
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, orjson.loads(line)
     except OSError as error:
         raise DataError(f"{path}: {what} cannot be read: {error.strerror}; check the path") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            rows.append((number, orjson.loads(line)))
-        except orjson.JSONDecodeError as error:
-            raise DataError(f"{path}: line {number} is no JSON ({error}); each line must be one problem") from None
-    return rows
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{path}: line {number} is no JSON ({error}); each line must be one problem") from None
 
 
-def read_problems(path: Path) -> list[Problem]:
-    """The problems of a file in this module's format, in the file's order.
+@dataclass(frozen=True)
+class ProblemFile:
+    """The problems of a file in this module's format, in the file's order; read anew each time that they are gone through."""
 
-    Raises:
-        DataError: naming the file, the line and the field.
-    """
-    problems: list[Problem] = []
-    lines: dict[str, int] = {}
-    for number, row in read_json_lines(path, "the problem file"):
-        try:
-            problem = Problem.model_validate(row)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the line"
-            raise DataError(f"{path}: line {number}: {where}: {first['msg'].lower()}") from None
-        if problem.problem_id in lines:
-            raise DataError(
-                f"{path}: line {number}: problem_id {problem.problem_id!r} stands on line {lines[problem.problem_id]} already"
-            )
-        lines[problem.problem_id] = number
-        problems.append(problem)
-    return problems
+    path: Path
+
+    def __iter__(self) -> Iterator[Problem]:
+        """Each problem.
+
+        Raises:
+            DataError: naming the file, the line and the field.
+        """
+        lines: dict[str, int] = {}
+        for number, row in read_json_lines(self.path, "the problem file"):
+            try:
+                problem = Problem.model_validate(row)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"]) or "the line"
+                raise DataError(f"{self.path}: line {number}: {where}: {first['msg'].lower()}") from None
+            earlier = lines.setdefault(problem.problem_id, number)
+            if earlier != number:
+                raise DataError(
+                    f"{self.path}: line {number}: problem_id {problem.problem_id!r} stands on line {earlier} already"
+                )
+            yield problem
+
+    @property
+    def is_forged(self) -> bool:
+        """Whether every problem has its item, by a look at the lines; a line that is no problem is for whoever reads it."""
+        rows = read_json_lines(self.path, "the problem file")
+        return all(row.get("forged") for _, row in rows if isinstance(row, dict))

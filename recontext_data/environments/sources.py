@@ -6,13 +6,14 @@ what went in and of the code that made it. The bank ships with its items and nee
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from recontext_data.environments.base import TaskSet, chosen, require_unique
-from recontext_data.environments.problems import Problem, read_json_lines, read_problems
+from recontext_data.environments.problems import Problem, ProblemFile, read_json_lines
 from recontext_data.errors import DataError, did_you_mean
 from recontext_data.ledger import entry
 from recontext_data.records import Task, content_hash
@@ -67,7 +68,8 @@ class Asked(Protocol):
 class Items:
     """Forged problems, and what could not be forged with the reason."""
 
-    problems: list[Problem]
+    problems: Iterable[Problem]
+    """Gone through again each time that it is asked for its problems."""
     dropped: list[tuple[str, str]]
     licence: str = ""
 
@@ -82,11 +84,9 @@ def load_items(source: str, *, plus: str | None, cache: Path, screen: "Screen | 
     if plus is not None and (source == "bank" or (Path(source).is_file() and _is_ours(source))):
         raise DataError(f"environment.plus={plus}: only MBPP has MBPP+; leave it out, or set environment.problems=mbpp")
     if source == "bank":
-        return Items(read_problems(shipped("data/problems.jsonl")), [], BANK_LICENCE)
-    if _is_ours(source):
-        problems, licence = _read(source, plus)
-        if all(problem.forged for problem in problems):
-            return Items(problems, [], licence)  # nothing to derive, so nothing to keep: a refused or dry build writes nothing
+        return Items(ProblemFile(shipped("data/problems.jsonl")), [], BANK_LICENCE)
+    if _is_ours(source) and (file := ProblemFile(Path(source))).is_forged:
+        return Items(file, [], "")  # nothing to derive, so nothing to keep: a refused or dry build writes nothing
     name = MBPP_ID if source == "mbpp" else source
     files = [Path(part) for part in (name, plus) if part is not None]
     if all(file.is_file() for file in files):
@@ -108,17 +108,26 @@ def load_tasks(
     """
     source = load_items(asked.problems, plus=asked.plus, cache=cache, screen=screen)
     drops = [f"cannot be forged: {reason}" for _id, reason in source.dropped]
-    made = [to_task(problem) for problem in source.problems if asked.split in (ALL, problem.split)]
-    tasks = [task for task in made if isinstance(task, Task)]
-    drops += [reason for reason in made if isinstance(reason, str)]
-    if not made:
-        known = sorted({problem.split for problem in source.problems})
-        raise DataError(f"environment.split={asked.split}: no problem is in it; {did_you_mean(asked.split, [*known, ALL])}")
+    tasks: list[Task] = []
+    splits: Counter[str] = Counter()
+    for problem in source.problems:  # one at a time: a task is much smaller than the problem that it is made of
+        splits[problem.split] += 1
+        if asked.split in (ALL, problem.split):
+            made = to_task(problem)
+            if isinstance(made, Task):
+                tasks.append(made)
+            else:
+                drops.append(made)
+    others = 0 if asked.split == ALL else splits.total() - splits[asked.split]
+    if others == splits.total():
+        raise DataError(
+            f"environment.split={asked.split}: no problem is in it; {did_you_mean(asked.split, [*sorted(splits), ALL])}"
+        )
     require_unique(tasks, asked.problems)
-    drops += ["another split"] * (len(source.problems) - len(made))
+    drops += ["another split"] * others
     kept = chosen(tasks, limit=asked.tasks, seed=asked.seed)
     drops += [f"over the limit of {asked.tasks} tasks"] * (len(tasks) - len(kept))
-    rows_in = len(source.problems) + len(source.dropped)
+    rows_in = splits.total() + len(source.dropped)
     return TaskSet(kept, entry("tasks", "all", rows_in=rows_in, kept=len(kept), drops=drops), source.licence)
 
 
@@ -133,7 +142,7 @@ def _loaded(source: str, plus: str | None, screen: "Screen | None") -> Items:
 
 def _read(source: str, plus: str | None) -> tuple[list[Problem], str]:
     if _is_ours(source):
-        problems, licence = read_problems(Path(source)), ""
+        problems, licence = list(ProblemFile(Path(source))), ""
     else:
         from recontext_data.environments import mbpp
 
@@ -147,11 +156,10 @@ def _is_ours(source: str) -> bool:
     """Whether a file is in our format rather than MBPP's, by the keys of its first line."""
     if not source.endswith(".jsonl"):
         return False
-    rows = read_json_lines(Path(source), "environment.problems")
-    if not rows:
+    first = next(read_json_lines(Path(source), "environment.problems"), None)
+    if first is None:
         raise DataError(f"environment.problems={source}: the file is empty")
-    first = rows[0][1]
-    return isinstance(first, dict) and "problem_id" in first
+    return isinstance(first[1], dict) and "problem_id" in first[1]
 
 
 def _forged(problems: list[Problem], licence: str, screen: "Screen | None") -> Items:

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
     from recontext_data.reports.screen import Screen
 
+TASKS_AT_ONCE = 1024
+
 WORST = 5
 """Reasons of failures that the screen names; the manifest has all of them."""
 
@@ -223,16 +225,26 @@ def _require_affordable(build: Prepared, purse: Purse, ready: Plan) -> None:
 
 
 def _tasks_table(tasks: Sequence[Task]) -> "pl.DataFrame":
+    import polars as pl
+
+    # In parts: Polars takes many times the memory of the text while it reads lists of dicts.
+    starts = range(0, max(1, len(tasks)), TASKS_AT_ONCE)
+    return pl.concat([_some_tasks(tasks[start : start + TASKS_AT_ONCE]) for start in starts])
+
+
+def _some_tasks(tasks: Sequence[Task]) -> "pl.DataFrame":
     import orjson
     import polars as pl
 
+    turn = pl.Struct({"role": pl.String, "content": pl.String})
     return pl.DataFrame(
         {
             "task_id": [task.task_id for task in tasks],
             "split": [task.split for task in tasks],
             "messages": [list(task.messages) for task in tasks],
             "payload": [orjson.dumps(dict(task.payload), option=orjson.OPT_SORT_KEYS).decode() for task in tasks],
-        }
+        },
+        schema={"task_id": pl.String, "split": pl.String, "messages": pl.List(turn), "payload": pl.String},
     )
 
 
