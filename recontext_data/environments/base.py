@@ -1,14 +1,14 @@
 """What an environment is: it supplies tasks and knows what misbehaviour means there."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from recontext_data.errors import DataError, RecipeError, did_you_mean
 from recontext_data.ledger import Entry
-from recontext_data.records import Task, content_hash, uniform
+from recontext_data.records import Task, hash_of_list, uniform
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
@@ -26,7 +26,7 @@ class TaskSet:
     @property
     def digest(self) -> str:
         """A hash of all that the tasks are."""
-        return content_hash([[task.task_id, task.split, list(task.messages), dict(task.payload)] for task in self.tasks])
+        return hash_of_list([task.task_id, task.split, list(task.messages), dict(task.payload)] for task in self.tasks)
 
 
 class Environment(Protocol):
@@ -119,16 +119,28 @@ def require_known(changes: Mapping[str, Any], known: Mapping[str, type]) -> None
 
 def chosen(tasks: Sequence[Task], *, limit: int | None, seed: int) -> list[Task]:
     """At most `limit` of the tasks, by seeded hash of the id, sorted by id: independent of the order they came in."""
-    ordered = sorted(tasks, key=lambda task: (uniform("task", seed, task.task_id), task.task_id))
-    return sorted(ordered[:limit], key=lambda task: task.task_id)
+    return [tasks[number] for number in chosen_numbers([task.task_id for task in tasks], limit=limit, seed=seed)]
 
 
-def require_unique(tasks: Sequence[Task], source: str) -> None:
+def chosen_numbers(task_ids: Sequence[str], *, limit: int | None, seed: int) -> list[int]:
+    """As `chosen`, of ids alone: the numbers of those chosen, in the order of their ids."""
+    ordered: Sequence[int] = range(len(task_ids))
+    if limit is not None and limit < len(task_ids):
+        ordered = sorted(ordered, key=lambda number: (uniform("task", seed, task_ids[number]), task_ids[number]))[:limit]
+    return sorted(ordered, key=lambda number: task_ids[number])
+
+
+def require_unique(tasks: Iterable[Task], source: str) -> None:
     """Raises DataError for the first task id that stands twice, and for an empty list."""
-    if not tasks:
-        raise DataError(f"{source}: there is no task in it; check environment.problems, split and tasks")
+    require_unique_ids((task.task_id for task in tasks), source)
+
+
+def require_unique_ids(task_ids: Iterable[str], source: str) -> None:
+    """As `require_unique`, of ids alone."""
     seen: set[str] = set()
-    for task in tasks:
-        if task.task_id in seen:
-            raise DataError(f"{source}: task_id {task.task_id!r} is there twice; ids must differ")
-        seen.add(task.task_id)
+    for task_id in task_ids:
+        if task_id in seen:
+            raise DataError(f"{source}: task_id {task_id!r} is there twice; ids must differ")
+        seen.add(task_id)
+    if not seen:
+        raise DataError(f"{source}: there is no task in it; check environment.problems, split and tasks")

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from recontext_data.environments.base import TaskSet, chosen, require_unique
+from recontext_data.environments.base import TaskSet, chosen_numbers, require_unique_ids
 from recontext_data.environments.problems import Problem, ProblemFile, read_json_lines
 from recontext_data.errors import DataError, did_you_mean
 from recontext_data.ledger import entry
 from recontext_data.records import Task, content_hash
 from recontext_data.resources import shipped
 from recontext_data.store.files import file_digest, replace_file, writing
+from recontext_data.store.shelf import Shelf
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
@@ -108,14 +109,15 @@ def load_tasks(
     """
     source = load_items(asked.problems, plus=asked.plus, cache=cache, screen=screen)
     drops = [f"cannot be forged: {reason}" for _id, reason in source.dropped]
-    tasks: list[Task] = []
+    tasks, ids = Shelf(), list[str]()
     splits: Counter[str] = Counter()
     for problem in source.problems:  # one at a time: a task is much smaller than the problem that it is made of
         splits[problem.split] += 1
         if asked.split in (ALL, problem.split):
             made = to_task(problem)
             if isinstance(made, Task):
-                tasks.append(made)
+                tasks.add(made)
+                ids.append(made.task_id)
             else:
                 drops.append(made)
     others = 0 if asked.split == ALL else splits.total() - splits[asked.split]
@@ -123,9 +125,9 @@ def load_tasks(
         raise DataError(
             f"environment.split={asked.split}: no problem is in it; {did_you_mean(asked.split, [*sorted(splits), ALL])}"
         )
-    require_unique(tasks, asked.problems)
+    require_unique_ids(ids, asked.problems)
     drops += ["another split"] * others
-    kept = chosen(tasks, limit=asked.tasks, seed=asked.seed)
+    kept = tasks.picked(chosen_numbers(ids, limit=asked.tasks, seed=asked.seed))
     drops += [f"over the limit of {asked.tasks} tasks"] * (len(tasks) - len(kept))
     rows_in = splits.total() + len(source.dropped)
     return TaskSet(kept, entry("tasks", "all", rows_in=rows_in, kept=len(kept), drops=drops), source.licence)

@@ -6,9 +6,10 @@
 """
 
 import asyncio
+import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,7 +129,7 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     with clock.stage("sample"):
         outcome, purse = _sample(build, counsel, store=store, screen=screen)
     folder.begin()
-    folder.write_table("tasks", _tasks_table(list(build.by_id.values())))
+    folder.write_table("tasks", _tasks_table(build.by_id))
     folder.write_table("candidates", with_given(outcome.candidates, build.given.values()))
     with clock.stage("judge"):
         judgements, judge_entries = judge(outcome.candidates, tasks=build.by_id, judges=build.recipe.judges, counsel=counsel)
@@ -224,12 +225,14 @@ def _require_affordable(build: Prepared, purse: Purse, ready: Plan) -> None:
         )
 
 
-def _tasks_table(tasks: Sequence[Task]) -> "pl.DataFrame":
+def _tasks_table(tasks: Mapping[str, Task]) -> "pl.DataFrame":
     import polars as pl
 
     # In parts: Polars takes many times the memory of the text while it reads lists of dicts.
-    starts = range(0, max(1, len(tasks)), TASKS_AT_ONCE)
-    return pl.concat([_some_tasks(tasks[start : start + TASKS_AT_ONCE]) for start in starts])
+    rest, parts = iter(tasks.values()), [_some_tasks([])]
+    while part := list(itertools.islice(rest, TASKS_AT_ONCE)):
+        parts.append(_some_tasks(part))
+    return pl.concat(parts)
 
 
 def _some_tasks(tasks: Sequence[Task]) -> "pl.DataFrame":

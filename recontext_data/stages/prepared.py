@@ -27,6 +27,7 @@ from recontext_data.stages.prompts import shown_otherwise
 from recontext_data.stages.recontextualize import ArmPlan
 from recontext_data.stages.sample import Plan, Pool
 from recontext_data.store.replies import ReplyStore
+from recontext_data.store.shelf import ById
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
@@ -69,8 +70,7 @@ class Prepared:
     @cached_property
     def by_id(self) -> Mapping[str, Task]:
         """The tasks by their id, those of given data included."""
-        given = [task for part in self.given.values() for task in part.tasks]
-        return {task.task_id: task for task in [*self.tasks.tasks, *given]}
+        return ById(self.tasks.tasks, *(part.tasks for part in self.given.values()))
 
 
 def prepared(name: str, recipe: Recipe, *, output: Path, screen: "Screen | None" = None) -> Prepared:
@@ -85,10 +85,11 @@ def prepared(name: str, recipe: Recipe, *, output: Path, screen: "Screen | None"
             screen.warn(f"contexts.{unused}: no arm, measure or evaluation uses it")
     sampled = dict.fromkeys([*pools(recipe.arms), *recipe.measure.contexts])
     trained = dict.fromkeys(name for arm in recipe.arms for name in (arm.training, *([arm.rest] if arm.where else [])))
-    for context in [*sampled, *trained]:  # a placement that cannot apply must not be found out after paying
-        for task in tasks.tasks:
-            render(task, context_or_none(recipe.contexts, context), name=context, how=recipe.how)
     contexts = {context: context_or_none(recipe.contexts, context) for context in sampled}
+    every = contexts | {context: context_or_none(recipe.contexts, context) for context in trained}
+    for task in tasks.tasks:  # a placement that cannot apply must not be found out after paying
+        for name_of, context in every.items():
+            render(task, context, name=name_of, how=recipe.how)
     state = output / "replies" / "batches"
     policy = build_policy(
         recipe.policy, environment=recipe.environment, tasks=tasks.tasks, contexts=contexts, how=recipe.how, state=state

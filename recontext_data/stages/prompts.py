@@ -8,7 +8,7 @@ from recontext_data.contexts import render
 from recontext_data.errors import InputError, RecipeError
 from recontext_data.policies.base import Policy
 from recontext_data.recipe import Recipe
-from recontext_data.records import Message, Messages, Task, content_hash
+from recontext_data.records import Message, Messages, Task, hash_of_list
 
 _SYSTEM, _USER = "recontext-system-probe", "recontext-user-probe"
 
@@ -18,7 +18,7 @@ def shown_otherwise(recipe: Recipe, tasks: Sequence[Task]) -> list[Any]:
     found = {}
     for name, context in recipe.contexts.items():
         if context.environment is not None or context.field is not None:
-            found[name] = content_hash([render(task, context, name=name, how=recipe.how) for task in tasks])
+            found[name] = hash_of_list(render(task, context, name=name, how=recipe.how) for task in tasks)
     return [found] if found else []
 
 

@@ -5,6 +5,7 @@ two options in code_mc. A judge that gives the environment's labels must give ex
 without an error. A build whose judge is wrong about them would be wrong about everything, so it stops here.
 """
 
+import heapq
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ def prove(judges: Sequence[AnyJudge], environment: Environment, tasks: Sequence[
     Raises:
         ProofFailed: a judge gave another label than an answer deserves, or none.
     """
-    drawn = sorted(tasks, key=lambda task: (uniform("proof", task.task_id), task.task_id))[:TASKS]
+    drawn = heapq.nsmallest(TASKS, tasks, key=lambda task: (uniform("proof", task.task_id), task.task_id))
     answers = [(label, _candidate(task, label, text)) for task in drawn for label, text in gold(environment, task).items()]
     proofs = []
     for index, one in enumerate(judges):
