@@ -12,13 +12,16 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
+
+if TYPE_CHECKING:
+    import polars as pl
 
 ROOT = Path(__file__).resolve().parent.parent
 CONCURRENCY = 256
@@ -183,7 +186,7 @@ async def raw_child(base_url: str, num: int) -> dict[str, Any]:
 
 
 async def our_child(base_url: str, num: int, n: int) -> dict[str, Any]:
-    """The sample stage of a build: plan, buy with journal and progress, collect."""
+    """The sample stage of a build: plan, buy with journal and progress, and the table of candidates on disk."""
     import tempfile
 
     from recontext_data.policies.openai_chat import OpenAIConfig
@@ -192,18 +195,29 @@ async def our_child(base_url: str, num: int, n: int) -> dict[str, Any]:
     from recontext_data.stages import sample
     from recontext_data.stages.buying import buy
     from recontext_data.store.replies import ReplyStore
+    from recontext_data.store.run_folder import RunFolder
+    from recontext_data.store.shelf import Shelf
 
-    tasks = [Task(task_id=f"t{i}", messages=turns, payload={}, split="train") for i, turns in enumerate(prompts(num))]
+    tasks = Shelf(Task(task_id=f"t{i}", messages=turns, payload={}, split="train") for i, turns in enumerate(prompts(num)))
     policy = OpenAIConfig(model="m", base_url=base_url, api_key_env="", max_concurrency=CONCURRENCY).build()
     pools = [sample.Pool(name="default", context=None, n=n, role="arms")]
-    with tempfile.TemporaryDirectory() as folder, ReplyStore(Path(folder)) as store:
+    with tempfile.TemporaryDirectory() as folder, ReplyStore(Path(folder) / "replies") as store:
         plan = sample.plan(tasks, pools, sampling=Sampling(), seed=0, identity=dict(policy.identity), store=store)
         with Screen().stage("sample", num * n, unit="completions") as tracker:
             failures = await buy(plan.requests, policy=policy, store=store, tracker=tracker, max_failures=num)
         await policy.close()
-        outcome = sample.collect(plan, store=store, failures=failures, bought=num * n - len(failures))
-    billed = int(outcome.candidates["prompt_tokens"].sum())
-    return {"replies": len(outcome.candidates), "failures": failures, "prompt_tokens": billed}
+        run = RunFolder(Path(folder), recipe="benchmark", fingerprint="sampling")
+        run.path.mkdir(parents=True)
+        said = {"replies": 0, "failures": failures, "prompt_tokens": 0}
+        run.write_parts("candidates", _counted(sample.Collected(plan, store=store, failures=failures), said))
+    return said
+
+
+def _counted(parts: "Iterable[pl.DataFrame]", said: dict[str, Any]) -> "Iterator[pl.DataFrame]":
+    for part in parts:
+        said["replies"] += len(part)
+        said["prompt_tokens"] += int(part["prompt_tokens"].sum())
+        yield part
 
 
 def child_main(who: str, base_url: str, num: int, n: int) -> None:

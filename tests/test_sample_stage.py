@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from recontext_data.contexts import Context
@@ -13,8 +14,9 @@ from recontext_data.policies.fake import FakePolicy
 from recontext_data.records import Reply, Sampling, Task
 from recontext_data.reports.progress import Tracker
 from recontext_data.stages.buying import buy
-from recontext_data.stages.sample import Outcome, Pool, collect, plan
+from recontext_data.stages.sample import Collected, Outcome, Pool, collect, plan
 from recontext_data.store.replies import ReplyStore
+from recontext_data.store.run_folder import RunFolder
 
 PLAIN = Context(stance="neutral", system="Plain.")
 ALLOW = Context(stance="permits", user_suffix="Allowed.")
@@ -179,3 +181,33 @@ def test_a_policy_that_raises_loses_nothing_that_came(bench: Bench) -> None:
         Bench(bench.folder, script).sample(tasks(5), pools())
     _, asked = bench.sample(tasks(5), pools())
     assert {text for _, text, _ in asked} == {"Problem 3", "Problem 4"}
+
+
+def test_candidates_in_parts_are_the_same_as_at_once(bench: Bench, tmp_path: Path) -> None:
+    some, wanted = tasks(40, text=lambda i: f"Problem {i % 30}"), pools(3)  # ten prompts stand there twice
+    whole, _ = bench.sample(some, wanted)
+    policy = FakePolicy(bench.script, name="script")
+    with ReplyStore(bench.folder) as store:
+        ready = plan(some, wanted, sampling=Sampling(), seed=0, identity=dict(policy.identity), store=store)
+        keys = ready.wanted["reply_key"]
+        for at_once in (1, 7, 119, 120):
+            parts = [(there, set(found["key"])) for there, found in store.find_in_order(keys, at_once=at_once)]
+            assert [there.stop - there.start for there, _ in parts][:-1] == [at_once] * (len(parts) - 1)
+            assert all(found == set(keys[there]) for there, found in parts) and parts[-1][0].stop == len(keys)
+    folder = RunFolder(tmp_path, recipe="small", fingerprint="f")
+    folder.path.mkdir(parents=True)
+    folder.write_parts("candidates", (part for part in whole.candidates.iter_slices(11)))
+    assert pl.read_parquet(folder.path / "candidates.parquet").equals(whole.candidates)
+
+
+def test_candidates_in_parts_leave_out_what_failed_and_say_why(bench: Bench) -> None:
+    ready, failures = None, {}
+    with ReplyStore(bench.folder) as store:
+        ready = plan(tasks(9), pools(2), sampling=Sampling(), seed=0, identity="x", store=store)
+        keys = ready.wanted["reply_key"].to_list()
+        store.append([Reply(key=key, completion=f"said {key}") for key in keys if key not in keys[3:6]])
+        failures = {keys[4]: "refused"}
+        collected = Collected(ready, store=store, failures=failures)
+        assert [len(part) for part in collected] == [15] and [len(part) for part in collected] == [15]
+    (entry,) = collected.entries
+    assert (entry.rows_in, entry.kept, entry.dropped) == (18, 15, {"no reply": 2, "refused": 1})

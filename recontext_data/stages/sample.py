@@ -4,7 +4,7 @@ A pool is one generation context with n completions per task, shared by all arms
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -44,6 +44,37 @@ class Plan:
     """What must be bought: one request per prompt, with the ranks that are missing; made as they are pulled."""
 
 
+class Collected:
+    """The candidates of a plan, some at a time in its order, and the ledger of what was gone through."""
+
+    def __init__(self, plan: Plan, *, store: ReplyStore, failures: Mapping[str, str]) -> None:
+        self._plan, self._store, self._failures = plan, store, failures
+        self._kept: Counter[str] = Counter()
+        self._lost: dict[str, list[str]] = {}
+
+    def __iter__(self) -> "Iterator[pl.DataFrame]":
+        """Every wanted completion that the store holds now, without a row for the others."""
+        self._kept, self._lost = Counter(), {}
+        for part, found in self._store.find_in_order(self._plan.wanted["reply_key"]):
+            replies = found.drop("written").rename({"key": "reply_key"})
+            candidates = self._plan.wanted[part].join(replies, on="reply_key", how="left", maintain_order="left")
+            there = candidates["completion"].is_not_null()
+            if not there.all():  # a stored reply has a completion, so what has none was not found
+                for name, key in candidates.filter(~there).select("generation_context", "reply_key").iter_rows():
+                    self._lost.setdefault(name, []).append(self._failures.get(key, "no reply"))
+                candidates = candidates.filter(there)
+            self._kept.update(candidates["generation_context"])
+            yield candidates
+
+    @property
+    def entries(self) -> list[Entry]:
+        """The ledger, by context; the rows that had no reply by reason."""
+        return [
+            entry("sample", name, rows_in=rows_in, kept=self._kept[name], drops=self._lost.get(name, []))
+            for name, rows_in in Counter(self._plan.wanted["generation_context"]).items()
+        ]
+
+
 @dataclass
 class Outcome:
     """What came of sampling."""
@@ -77,26 +108,11 @@ def plan(
 
 def collect(plan: Plan, *, store: ReplyStore, failures: Mapping[str, str], bought: int) -> Outcome:
     """The candidates: every wanted completion that the store holds now; the others are in the ledger by reason."""
+    import polars as pl
 
-    replies = store.find(plan.wanted["reply_key"]).drop("written").rename({"key": "reply_key"})
-    candidates = plan.wanted.join(replies, on="reply_key", how="left", maintain_order="left")
-    there = candidates["completion"].is_not_null()
-    lost: dict[str, list[str]] = {}
-    if not there.all():  # a stored reply has a completion, so what has none was not found
-        for name, key in candidates.filter(~there).select("generation_context", "reply_key").iter_rows():
-            lost.setdefault(name, []).append(failures.get(key, "no reply"))
-        candidates = candidates.filter(there)
-    kept = _by_context(candidates)
-    entries = [
-        entry("sample", name, rows_in=rows_in, kept=kept.get(name, 0), drops=lost.get(name, []))
-        for name, rows_in in _by_context(plan.wanted).items()
-    ]
-    return Outcome(candidates, entries, bought, len(failures))
-
-
-def _by_context(rows: "pl.DataFrame") -> dict[str, int]:
-    """Rows by generation context, in order of first appearance."""
-    return dict(Counter(rows["generation_context"]))
+    collected = Collected(plan, store=store, failures=failures)
+    candidates = pl.concat(collected)
+    return Outcome(candidates, collected.entries, bought, len(failures))
 
 
 def cost_usd(replies: "pl.DataFrame", price: Price, *, factor: float = 1.0) -> float:

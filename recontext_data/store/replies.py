@@ -14,20 +14,23 @@ key that two builds bought at once keeps the reply written first. To look inside
 or, of what is sealed, without any of this: SELECT * FROM 'replies/segment-*.parquet'.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from recontext_data.errors import StoreError
 from recontext_data.records import Reply
 from recontext_data.store import journal, segments
 from recontext_data.store.files import writing
+from recontext_data.store.spill import Spill
 
 if TYPE_CHECKING:
     import duckdb
     import polars as pl
+
+T = TypeVar("T")
 
 ROLL_BYTES = 2 * 2**20
 """A journal longer than this is sealed and another begun: it bounds what sealing takes: 30 MB, a quarter second."""
@@ -37,6 +40,14 @@ MERGE_ABOVE = 64
 
 TRIES = 20
 """Times that a reader lists the segments again because one went away while it read."""
+
+AT_ONCE = 8192
+"""Replies that `find_in_order` gives at once at least."""
+
+SORTED_AT_ONCE = 2048
+
+PARTS = 256
+"""Parts in which `find_in_order` gives many replies."""
 
 _NOT_FOUND = ("asked",)
 """Columns that `find` leaves out: they are for people who wonder about a key."""
@@ -115,8 +126,28 @@ class ReplyStore:
         import polars as pl
 
         wanted = pl.col("key").is_in(keys.cast(pl.String).unique().implode())
-        columns = [name for name in segments.schema() if name not in _NOT_FOUND]
+        columns = _found()
         return segments.first_written(self.query(lambda rows: rows.filter(wanted).select(columns), columns=columns))
+
+    def find_in_order(self, keys: "pl.Series", *, at_once: int = AT_ONCE) -> "Iterator[tuple[slice, pl.DataFrame]]":
+        """As `find`, for one stretch of the keys after the other: which, and the replies for them.
+
+        The store is read once, however many keys there are, and what was found waits on disk for its turn: in memory are the
+        keys, and a stretch of `at_once` replies, or of a 256th of all where that is more.
+
+        Raises:
+            StoreError: as for `find`, before the first is given; or the folder for temporary files is full.
+        """
+        if len(keys) <= at_once:
+            yield slice(0, len(keys)), self.find(keys)
+            return
+        size = max(at_once, -(-len(keys) // PARTS))
+        spill = self._tried(_found(), lambda rows, paths: _spilled(rows, paths, keys, size=size))
+        nothing = self.find(keys.head(0))
+        for number in range(-(-len(keys) // size)):
+            rows = spill.read(number)
+            there = slice(number * size, min(len(keys), (number + 1) * size))
+            yield there, nothing if rows is None else segments.first_written(rows)
 
     def find_keys(self, keys: "pl.Series") -> "pl.Series":
         """Those of the keys that are there, each once, in no particular order. Completions are not decoded.
@@ -142,13 +173,17 @@ class ReplyStore:
         Raises:
             StoreError: as for `find`.
         """
+        return self._tried(columns, lambda rows, paths: question(_union(rows, paths)).collect())
+
+    def _tried(self, columns: Sequence[str] | None, look: "Callable[[pl.DataFrame, list[Path]], T]") -> T:
+        """What `look` finds in the open replies and the segments; it looks again when a merge comes between."""
         import polars as pl
 
         for _ in range(TRIES):
             open_replies, paths = self._now(columns)
             try:
                 self._verify(paths)
-                return question(_union(open_replies, paths)).collect()
+                return look(open_replies, paths)
             except FileNotFoundError:
                 continue
             except (pl.exceptions.PolarsError, OSError) as error:
@@ -275,6 +310,27 @@ def _read(path: Path, columns: Sequence[str] | None = None) -> "tuple[pl.DataFra
         frames.append(pl.DataFrame(rows, schema=segments.schema()))
         damaged += lines.damaged
     return pl.concat(frames), damaged
+
+
+def _found() -> list[str]:
+    """The columns that are found."""
+    return [name for name in segments.schema() if name not in _NOT_FOUND]
+
+
+def _spilled(open_replies: "pl.DataFrame", paths: list[Path], keys: "pl.Series", *, size: int) -> Spill:
+    """The replies for these keys, by which stretch of `size` keys they are wanted in; read a row group at a time."""
+    import polars as pl
+
+    wanted = pl.DataFrame({"key": keys.cast(pl.String)}).with_row_index("part").with_columns(pl.col("part") // size).unique()
+    spill = Spill()
+    for source in [open_replies.lazy(), *map(pl.scan_parquet, paths)]:
+        num_rows = source.select(pl.len()).collect().item()
+        for start in range(0, num_rows, segments.ROWS_PER_GROUP):
+            rows = source.slice(start, segments.ROWS_PER_GROUP).select(_found()).collect()
+            for some in rows.iter_slices(SORTED_AT_ONCE):
+                for (part,), piece in some.join(wanted, on="key").group_by("part"):
+                    spill.add(int(part), piece.drop("part"))
+    return spill
 
 
 def _union(open_replies: "pl.DataFrame", paths: list[Path]) -> "pl.LazyFrame":

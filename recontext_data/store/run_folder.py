@@ -4,11 +4,14 @@ runs/<recipe>/<fingerprint>/manifest.json, *.parquet, arms/<arm>/, report.html
 runs/<recipe>/latest -> the newest of them
 """
 
+import functools
 import io
+import itertools
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 NOT_OF_BUILD = ("manifest.json", "models", "evaluation", "openai", "exports")
 """What is in the folder and is not the build's: a model that is deleted later does not undo the build."""
+
+ROWS_PER_GROUP = 16_384
+"""Of a table that is written in parts."""
 
 FORMAT = 1
 """Of the manifest; raised when a reader of the old one would misread the new one."""
@@ -79,6 +85,18 @@ class RunFolder:
         frame.write_parquet(encoded, compression="zstd")
         replace_file(self.path / f"{name}.parquet", lambda target: target.write_bytes(encoded.getbuffer()))
 
+    def write_parts(self, name: str, parts: "Iterable[pl.DataFrame]") -> None:
+        """As `write_table`, of a table that comes in parts with the same columns: one or two are in memory at a time.
+
+        Raises:
+            ValueError: there is no part; a table without rows is one that is empty.
+        """
+        rest = iter(parts)
+        first = next(rest, None)
+        if first is None:
+            raise ValueError(f"{name}: there is no part")
+        replace_file(self.path / f"{name}.parquet", functools.partial(_sink, first, rest))
+
     @contextmanager
     def staged_arms(self) -> Iterator[Path]:
         """A folder to write arms into; it takes the place of `arms/` if nothing was raised, and vanishes otherwise."""
@@ -126,6 +144,20 @@ class RunFolder:
             except (OSError, NotImplementedError):
                 temporary.write_text(self.path.name + "\n", encoding="utf-8")
             temporary.replace(link)
+
+
+def _sink(first: "pl.DataFrame", rest: "Iterator[pl.DataFrame]", target: Path) -> None:
+    import polars as pl
+    from polars.io.plugins import register_io_source
+
+    source = register_io_source(lambda *_how: itertools.chain([first], rest), schema=first.schema)
+    try:
+        source.sink_parquet(target, compression="zstd", row_group_size=ROWS_PER_GROUP)
+    except pl.exceptions.ComputeError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error  # a full disk, in the words of a full disk
 
 
 @contextmanager
