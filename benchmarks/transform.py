@@ -3,7 +3,7 @@
 This is what is left to do when a training context changes: nothing is sampled or judged again. Candidates and judgements lie
 in the tables of a run, as a build leaves them; tasks are read from one, too, so that what is measured is the stage alone.
 Up to two million rows `datasets.map` stands beside it, doing the rewriting alone, row by row and in batches, on the same rows
-with one process. `n` is the answers per task. Linux and macOS; needs 3 KB of disk per row.
+with one process. `n` is the answers per task, of which rows is a multiple. Linux and macOS; needs 3 KB of disk per row.
 """
 
 import bisect
