@@ -50,7 +50,7 @@ class Batch:
     rows: "pa.Table"
     """The candidates, with the columns of `kept.COLUMNS`."""
     tasks: Sequence[Task]
-    """The tasks of these candidates, each once unless others stand between its answers."""
+    """The tasks of these candidates, each once."""
     prompts: Prompts
     """The tasks' prompts under the training context, in the tasks' order."""
     which: "NDArray[np.int64]"
