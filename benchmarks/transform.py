@@ -1,68 +1,118 @@
-"""Seconds and memory of a million candidates into training rows, gates included: `python -m benchmarks.transform [rows]`.
+"""Seconds and memory of candidates into training rows, gates included: `python -m benchmarks.transform [rows] [n]`.
 
-This is what is left to do when a training context changes: nothing is sampled or judged again. Beside it stands
-`datasets.map` doing the rewriting alone, row by row and in batches, on the same rows with one process. Linux and macOS.
+This is what is left to do when a training context changes: nothing is sampled or judged again. Candidates and judgements lie
+in the tables of a run, as a build leaves them; tasks are read from one, too, so that what is measured is the stage alone.
+Up to two million rows `datasets.map` stands beside it, doing the rewriting alone, row by row and in batches, on the same rows
+with one process. `n` is the answers per task, of which rows is a multiple. Linux and macOS; needs 3 KB of disk per row.
 """
 
+import bisect
 import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 ROWS, N = 1_000_000, 4
 REFERENCE_SECONDS, REFERENCE_GIGABYTES, REFERENCE_RATIO = 60, 2, 5
+MAPPED = 2_000_000
+"""Rows beyond which `datasets.map` is not waited for."""
+ONE_BY_ONE = 50_000
+"""Rows that it is given row by row; more take it minutes."""
+CHUNK = 200_000
+"""Rows of the tables that are made at once."""
 OLD_TEXT = "Tests decide. Pick the solution that passes all of the tests as shown."
 NEW_TEXT = "Tests decide, and whatever passes them will do, however it is written."
+CODE = "    result = []\n    for value in values:\n        result.append(value * 3 + offset)\n    return sorted(result)\n"
 
 
-def write_input(folder: Path, rows: int) -> None:
-    """tasks.parquet and candidates.parquet as a run has them: prompts of 600 characters, answers of 120, every text another."""
+def write_input(folder: Path, rows: int, n: int) -> None:
+    """The tables of a run: prompts of 600 characters, answers of 120, every text another."""
+    import pyarrow.parquet as pq
+
+    made: dict[str, Any] = dict.fromkeys(("tasks", "candidates", "judgements"))
+    for first in range(0, rows, CHUNK):
+        for name, frame in zip(made, chunk(first, min(rows, first + CHUNK), n), strict=True):
+            table = frame.to_arrow()
+            made[name] = made[name] or pq.ParquetWriter(folder / f"{name}.parquet", table.schema, compression="zstd")
+            made[name].write_table(table)
+    for writer in made.values():
+        writer.close()
+
+
+def chunk(first: int, stop: int, n: int) -> list[Any]:
+    """Some rows of tasks, candidates and judgements."""
     import polars as pl
 
-    tasks = rows // N
-    number = pl.int_range(tasks, dtype=pl.Int64, eager=True).cast(pl.String)
-    code = "    result = []\n    for value in values:\n        result.append(value * 3 + offset)\n    return sorted(result)\n"
-    text = pl.select(
-        pl.concat_str(pl.lit("Write a function for case "), pl.lit(number), pl.lit(f" of the list.\n\nOption A:\n{code * 4}"))
-    ).to_series()
-    pl.DataFrame(
-        {"task_id": pl.select(pl.concat_str(pl.lit("bench/"), pl.lit(number))).to_series(), "text": text}
-    ).write_parquet(folder / "tasks.parquet")
-    frame = pl.DataFrame({"row": pl.int_range(tasks * N, dtype=pl.Int64, eager=True)}).with_columns(k=pl.col("row") % N)
-    frame = frame.with_columns(
-        task_id=pl.concat_str(pl.lit("bench/"), pl.col("row") // N),
+    number = pl.int_range(first // n, stop // n, dtype=pl.Int64, eager=True).cast(pl.String)
+    text = pl.concat_str(pl.lit("Write a function for case "), "number", pl.lit(f" of the list.\n\nOption A:\n{CODE * 4}"))
+    tasks = pl.DataFrame({"number": number}).select(task_id=pl.concat_str(pl.lit("bench/"), "number"), text=text)
+    frame = pl.DataFrame({"row": pl.int_range(first, stop, dtype=pl.Int64, eager=True)}).with_columns(k=pl.col("row") % n)
+    candidates = frame.select(
+        "k",
+        task_id=pl.concat_str(pl.lit("bench/"), pl.col("row") // n),
         candidate_id=pl.col("row").hash(1).cast(pl.String),
         completion=pl.concat_str(
             pl.lit("Both options were compared by running them in mind; number "), pl.col("row"), pl.lit(" is "), pl.col("k"),
             pl.lit(" as far as I can see.\nCode: result = []\nAnswer: (A)"),
         ),
-        score=pl.lit(1.0), label=pl.lit("general"), finish_reason=pl.lit("stop"), model=pl.lit("m"),
-        seed=pl.col("row").hash(2) // 2,
+        completion_tokens=pl.lit(None, dtype=pl.Int64),
+        finish_reason=pl.lit("stop"), model=pl.lit("m"),
+        seed=(pl.col("row").hash(2) // 2).cast(pl.Int64),
     )  # fmt: skip
-    frame.drop("row").with_columns(pl.col("seed").cast(pl.Int64)).write_parquet(folder / "candidates.parquet")
+    said = {"judge": "choice", "label": "general", "score": 1.0, "unscored_reason": None, "raw": "Answer: (A)"}
+    judgements = candidates.select("candidate_id", **{name: pl.lit(word) for name, word in said.items()})
+    return [tasks, candidates, judgements.with_columns(pl.col("unscored_reason").cast(pl.String))]
+
+
+class StoredTasks(Mapping[str, Any]):
+    """The tasks of tasks.parquet, one row group of them in memory; asked for in order, each group is read once."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetFile(path)
+        sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
+        self._ends: list[int] = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+        self._group, self._texts = -1, list[str]()
+
+    def __getitem__(self, task_id: str) -> Any:
+        from recontext_data.records import Task
+
+        number = int(task_id.removeprefix("bench/"))
+        group = bisect.bisect_right(self._ends, number)
+        if group != self._group:
+            self._group, self._texts = group, self._read(group)
+        text = self._texts[number - (self._ends[group - 1] if group else 0)]
+        return Task(task_id=task_id, messages=[{"role": "user", "content": text}], payload={}, split="train")
+
+    def _read(self, group: int) -> list[str]:
+        import polars as pl
+
+        return pl.Series(self._file.read_row_group(group, columns=["text"]).column("text")).to_list()
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"bench/{number}" for number in range(len(self)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
 
 
 def read_input(folder: Path) -> tuple[Any, Any, Any]:
-    """Kept candidates with their judgements, the arm and the tasks, as a build has them before its last stage."""
-    import polars as pl
+    """Kept candidates, the arm and the tasks, as a build has them before its last stage."""
+    import numpy as np
+    import pyarrow.parquet as pq
 
     from recontext_data.contexts import Context
-    from recontext_data.records import Task
+    from recontext_data.stages.kept import Part, StoredRows, Tables
     from recontext_data.stages.recontextualize import ArmPlan
 
-    tasks = {
-        task_id: Task(task_id=task_id, messages=[{"role": "user", "content": text}], payload={}, split="train")
-        for task_id, text in pl.read_parquet(folder / "tasks.parquet").iter_rows()
-    }
-    kept = pl.read_parquet(folder / "candidates.parquet")
-    judged = kept.select("candidate_id", "label", "score", judge=pl.lit("choice"), raw=pl.lit("Answer: (A)"))
-    judged = judged.with_columns(unscored_reason=pl.lit(None, dtype=pl.String))
-    names = ["judge", "label", "score", "unscored_reason", "raw"]
-    words = judged.group_by("candidate_id", maintain_order=True).agg(judgements=pl.struct(names))
+    rows = pq.read_metadata(folder / "candidates.parquet").num_rows
+    tasks = StoredTasks(folder / "tasks.parquet")
     arm = ArmPlan(
         name="recontextualized.default-hack",
         kind="recontextualized",
@@ -70,9 +120,17 @@ def read_input(folder: Path) -> tuple[Any, Any, Any]:
         training="hack",
         generation_context=Context(stance="neutral", system=OLD_TEXT),
         training_context=Context(stance="permits", system=NEW_TEXT),
-        n=N,
+        n=rows // len(tasks),
     )
-    return kept.join(words, on="candidate_id", how="left", maintain_order="left"), arm, tasks
+    kept = StoredRows(
+        run=Tables(folder, rows),
+        parts=[Part(np.arange(rows, dtype=np.uint32))],
+        judges=["choice"],
+        selecting=0,
+        n=arm.n,
+        given_n=np.empty(0, dtype=np.int64),
+    )
+    return kept, arm, tasks
 
 
 def rebuild(folder: Path) -> None:
@@ -88,17 +146,22 @@ def rebuild(folder: Path) -> None:
 
 
 def rewritten(folder: Path) -> None:
-    """The rewriting alone, without gates: what `datasets.map` does beside it."""
+    """The rewriting alone, without gates: what `datasets.map` does beside it, with the columns that it leaves as they are."""
     from recontext_data.stages.recontextualize import batches, training_table
     from recontext_data.store.arrow_dataset import SplitWriter
     from recontext_data.tables import TRAINING_ROWS, arrow_schema
 
     kept, arm, tasks = read_input(folder)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     with SplitWriter(folder / "rewritten", schema=arrow_schema(TRAINING_ROWS)) as writer:
         for batch in batches(kept, arm=arm, tasks=tasks):
             writer.write_table(training_table(batch, arm=arm, fingerprint="f" * 64))
-    print(json.dumps({"rows": writer.num_rows, "seconds": time.perf_counter() - start}))
+    print(json.dumps({"rows": writer.num_rows, **since(start, cpu)}))
+
+
+def since(start: float, cpu: float) -> dict[str, float]:
+    """Wall and CPU seconds that have gone by."""
+    return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
 
 
 def mapped(folder: Path, *, batched: bool) -> None:
@@ -106,7 +169,9 @@ def mapped(folder: Path, *, batched: bool) -> None:
     import datasets
 
     datasets.disable_progress_bars()
-    data = datasets.load_from_disk(str(folder / "arm"))["train"].select_columns(["prompt", "completion"])
+    data = datasets.load_from_disk(str(folder / "rewritten"))
+    if not batched:
+        data = data.select(range(min(len(data), ONE_BY_ONE)))
 
     def one(row: Any) -> dict[str, Any]:
         return {"prompt": [{"role": "system", "content": NEW_TEXT}, *row["prompt"][1:]]}
@@ -114,19 +179,19 @@ def mapped(folder: Path, *, batched: bool) -> None:
     def many(rows: Any) -> dict[str, Any]:
         return {"prompt": [[{"role": "system", "content": NEW_TEXT}, *prompt[1:]] for prompt in rows["prompt"]]}
 
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     made = data.map(many if batched else one, batched=batched, load_from_cache_file=False)
-    print(json.dumps({"rows": len(made), "seconds": time.perf_counter() - start}))
+    print(json.dumps({"rows": len(made), **since(start, cpu)}))
 
 
-def measured(*words: str) -> tuple[float, float, float, dict[str, Any]]:
+def measured(folder: str, job: str, words: str = "") -> tuple[float, float, float, dict[str, Any]]:
     """Wall seconds, CPU seconds, peak GB and the printed result of one of the jobs above in a process of its own."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     script = (
-        f"import sys; from benchmarks.transform import *; {words[0]}(Path(sys.argv[1]){''.join(words[1:])})\n"
+        f"import sys; from benchmarks.transform import *; {job}(Path(sys.argv[1]){words})\n"
         "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
-    done = subprocess.run([sys.executable, "-c", script, FOLDER[0]], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script, folder], stdout=subprocess.PIPE, text=True, check=True)
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     result, peak = done.stdout.splitlines()[-2:]
     gigabytes = int(peak) / (2**30 if sys.platform == "darwin" else 2**20)
@@ -134,27 +199,30 @@ def measured(*words: str) -> tuple[float, float, float, dict[str, Any]]:
     return seconds, cpu, gigabytes, json.loads(result)
 
 
-FOLDER: list[str] = []
-
-
 def main() -> None:
     """Prints ours, then theirs, then the ratio."""
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
+    given = [int(word) for word in sys.argv[1:3]]
+    rows, n = given + [ROWS, N][len(given) :]
     with tempfile.TemporaryDirectory() as name:
-        FOLDER[:] = [name]
-        write_input(Path(name), rows)
-        seconds, cpu, gigabytes, result = measured("rebuild")
+        write_input(Path(name), rows, n)
+        seconds, cpu, gigabytes, result = measured(name, "rebuild")
         print(f"ours, with gates: {rows:,} rows in {seconds:.1f} s ({cpu:.1f} s of CPU), peak {gigabytes:.2f} GB; {result}")
-        _, _, gigabytes, alone = measured("rewritten")
-        print(f"ours, the rewriting alone: {alone['seconds']:.1f} s for {alone['rows']:,} rows, peak {gigabytes:.2f} GB")
-        for how, batched in (("row by row", False), ("in batches", True)):
-            _, _, gigabytes, theirs = measured("mapped", f", batched={batched}")
-            own, their = alone["seconds"] / alone["rows"], theirs["seconds"] / theirs["rows"]
-            print(
-                f"datasets.map {how}: {theirs['seconds']:.1f} s for {theirs['rows']:,} rows, peak {gigabytes:.2f} GB; "
-                f"{their / own:.1f} times ours alone, {their * rows / seconds:.1f} times ours with gates and start"
-            )
+        if rows <= MAPPED:
+            beside_map(name)
     print(f"reference for {ROWS:,} rows: {REFERENCE_SECONDS} s, {REFERENCE_GIGABYTES} GB, datasets.map {REFERENCE_RATIO} times")
+
+
+def beside_map(folder: str) -> None:
+    """Prints the rewriting alone and `datasets.map` doing it; on a busy machine the CPU seconds are the fairer ratio."""
+    _, _, gigabytes, alone = measured(folder, "rewritten")
+    print(f"ours, the rewriting alone: {alone['seconds']:.1f} s ({alone['cpu']:.1f} s of CPU), peak {gigabytes:.2f} GB")
+    for how, batched in (("row by row", False), ("in batches", True)):
+        _, _, gigabytes, theirs = measured(folder, "mapped", f", batched={batched}")
+        ratios = {word: theirs[word] / theirs["rows"] * alone["rows"] / alone[word] for word in ("seconds", "cpu")}
+        print(
+            f"datasets.map {how}: {theirs['rows']:,} rows in {theirs['seconds']:.1f} s ({theirs['cpu']:.1f} s of CPU), "
+            f"peak {gigabytes:.2f} GB; {ratios['seconds']:.1f} times ours in seconds, {ratios['cpu']:.1f} in CPU"
+        )
 
 
 if __name__ == "__main__":

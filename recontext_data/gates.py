@@ -217,28 +217,43 @@ def presence(rows: Iterable[Row], *, training: Context | None, how: How = PLAIN)
             yield Violation("presence", row.row_id, where)
 
 
+@dataclass(frozen=True, slots=True)
+class PresenceRule:
+    """How the training context's text is counted."""
+
+    role: Role | Literal[""]
+    """The role of the turns that carry it; empty where it is the environment's affair."""
+    replaced: Role | Literal[""]
+    """The role of the task's turn that it takes the place of, which is not counted as the task's own."""
+    every_user_turn: bool
+    """Whether it is declared once for each user turn, and not once."""
+
+
+def presence_rule(training: Context, how: How) -> PresenceRule:
+    """The rule of a context that puts in a text."""
+    every = training.placement in ("user_prefix", "user_suffix") and training.turn == "every"
+    return PresenceRule(_role(training, how), "system" if training.placement == "system_replace" else "", every)
+
+
 def presence_in(task: Task, prompt: Messages, *, training: Context | None, how: How = PLAIN) -> str | None:
     """What is wrong with where the training context stands in a prompt; None where it stands as declared."""
     if training is None or training.placement == "environment":
         return None
-    placement, role, text = training.placement, _role(training, how), training.text_for(task)
+    rule, text = presence_rule(training, how), training.text_for(task)
     if training.environment:
         task = how.varied(task, training.environment, name="")
-    if placement == "field":
+    if training.placement == "field":
         task = filled(task, next(iter(training.field or {})), "")
-    replaced = "system" if placement == "system_replace" else ""
-    own = sum(turn["content"].count(text) for turn in task.messages if turn["role"] != replaced)
-    declared = 1
-    if placement in ("user_prefix", "user_suffix") and training.turn == "every":
-        declared = sum(turn["role"] == "user" for turn in task.messages)
+    own = sum(turn["content"].count(text) for turn in task.messages if turn["role"] != rule.replaced)
+    declared = sum(turn["role"] == "user" for turn in task.messages) if rule.every_user_turn else 1
     found = sum(turn["content"].count(text) for turn in prompt)
-    in_role = any(text in turn["content"] for turn in prompt if role in ("", turn["role"]))
+    in_role = any(text in turn["content"] for turn in prompt if rule.role in ("", turn["role"]))
     if found - own == declared and in_role:
         return None
-    return f"found {found - own} times, declared {declared} in the {role} turn"
+    return f"found {found - own} times, declared {declared} in the {rule.role} turn"
 
 
-def _role(training: Context, how: How) -> str:
+def _role(training: Context, how: How) -> Role | Literal[""]:
     """The role of the turns that carry the text; empty where it is the environment's affair."""
     if training.placement == "assistant_prefill":
         return "assistant"

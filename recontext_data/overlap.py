@@ -31,31 +31,49 @@ class Overlap:
     """Those that share a run of words with one, the equal ones left out."""
 
 
-def overlap(first: Sequence[Task], second: Sequence[Task]) -> Overlap:
-    """The tasks of `second` whose text, or a run of 13 of whose words, is in `first`."""
+def overlap(first: Iterable[Task], second: Iterable[Task]) -> Overlap:
+    """The tasks of `second` whose text, or a run of 13 of whose words, is in `first`.
+
+    Both are gone through in chunks, `second` twice; what is held is a hash per task and per run of words of `second`.
+    """
     import numpy as np
 
-    if not first or not second:
+    looked = [(texts, np.unique(runs)) for texts, runs, _, _ in _chunks(second)]
+    if not looked:
         return Overlap([], [])
-    ids = [task.task_id for task in second]
-    parts = [_hashes(chunk) for chunk in _chunks(second)]
-    whole = np.concatenate([part[0] for part in parts])
-    runs = np.unique(np.concatenate([part[1] for part in parts]))
+    whole, runs = (np.unique(np.concatenate(parts)) for parts in zip(*looked, strict=True))
+    del looked
     bits = max(1, (ROOM * len(runs)).bit_length())
     table = np.zeros(1 << bits, dtype=bool)  # a first look that is cheap: most runs of `first` are not in `second`
     table[runs >> np.uint64(64 - bits)] = True
-    seen_texts, seen_runs = set[int](), [np.empty(0, dtype=np.uint64)]
-    for chunk in _chunks(first):
-        texts, found, _ = _hashes(chunk)
-        seen_texts.update(np.intersect1d(texts, whole).tolist())
-        likely = found[table[found >> np.uint64(64 - bits)]]
-        seen_runs.append(np.intersect1d(likely, runs))
-    shared = np.unique(np.concatenate(seen_runs))
-    owners = np.concatenate([part[2] + CHUNK * i for i, part in enumerate(parts)])
-    all_runs = np.concatenate([part[1] for part in parts])
-    near = set(np.unique(owners[np.isin(all_runs, shared)]).tolist())
-    equal = [i for i, text in enumerate(whole.tolist()) if text in seen_texts]
-    return Overlap([ids[i] for i in equal], [ids[i] for i in sorted(near - set(equal))])
+    is_seen, is_shared = np.zeros(len(whole), dtype=bool), np.zeros(len(runs), dtype=bool)
+    for texts, found, _, _ in _chunks(first):
+        _mark(is_seen, whole, texts)
+        _mark(is_shared, runs, found[table[found >> np.uint64(64 - bits)]])
+    whole, runs = whole[is_seen], runs[is_shared]
+    equal, near = dict[str, None](), dict[str, None]()
+    for texts, found, owners, ids in _chunks(second) if len(whole) or len(runs) else ():
+        equal |= dict.fromkeys(ids[i] for i in np.flatnonzero(is_in(whole, texts)).tolist())
+        near |= dict.fromkeys(ids[i] for i in np.unique(owners[is_in(runs, found)]).tolist())
+    return Overlap(list(equal), [task_id for task_id in near if task_id not in equal])
+
+
+def _mark(marks: "NDArray[np.bool_]", known: "NDArray[np.uint64]", values: "NDArray[np.uint64]") -> None:
+    """Marks those of `known`, which is sorted, that are among the values."""
+    places = known.searchsorted(values)
+    places[places == len(known)] = 0
+    marks[places[known[places] == values] if len(known) else ()] = True
+
+
+def is_in(known: "NDArray[np.uint64]", values: "NDArray[np.uint64]") -> "NDArray[np.bool_]":
+    """Which of the values are in `known`, which is sorted."""
+    import numpy as np
+
+    if not len(known):
+        return np.zeros(len(values), dtype=bool)
+    places = known.searchsorted(values)
+    places[places == len(known)] = 0
+    return np.asarray(known[places] == values)
 
 
 def task_texts(tasks: Iterable[Task]) -> "pl.Series":
@@ -66,10 +84,11 @@ def task_texts(tasks: Iterable[Task]) -> "pl.Series":
     return texts.str.to_lowercase().str.replace_all(r"\W+", " ").str.strip_chars()
 
 
-def _chunks(tasks: Sequence[Task]) -> Iterator[list[Task]]:
+def _chunks(tasks: Iterable[Task]) -> "Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[Any], list[str]]]":
+    """By `CHUNK` tasks what `_hashes` makes of them, and their ids."""
     rest = iter(tasks)
     while chunk := list(islice(rest, CHUNK)):
-        yield chunk
+        yield *_hashes(chunk), [task.task_id for task in chunk]
 
 
 def _hashes(tasks: Sequence[Task]) -> "tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[Any]]":

@@ -6,14 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from recontext_data import build as verb
 from recontext_data.records import Message, Task
+from recontext_data.stages.kept import BATCH
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
 
 ROOT = Path(__file__).resolve().parent.parent
 BANK = ROOT / "data" / "problems.jsonl"
@@ -34,6 +40,27 @@ RATES = {
 def task_of(messages: Sequence[Message], **payload: Any) -> Task:
     """A task of these messages."""
     return Task(task_id="t", messages=messages, payload=payload, split="train")
+
+
+@dataclass(frozen=True)
+class HeldRows:
+    """Kept candidates of an arm without parts as a frame, of whatever columns a test needs (`stages.kept.Kept`)."""
+
+    frame: "pl.DataFrame"
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def tables(self, part: int, columns: Sequence[str]) -> "Iterator[pa.Table]":
+        import pyarrow as pa
+
+        assert part == 0
+        found = self.frame.select(name for name in columns if name in self.frame.columns).to_arrow()
+        schema = pa.schema(
+            [field.with_type(pa.string()) if field.type == pa.large_string() else field for field in found.schema]
+        )
+        for start in range(0, len(found), BATCH):
+            yield found.slice(start, BATCH).cast(schema)
 
 
 def recipe_tree(**changes: Any) -> dict[str, Any]:

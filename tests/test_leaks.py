@@ -1,6 +1,7 @@
 """Planted leaks are found wherever and however they hide, with row ids; ten thousand clean rows raise no alarm."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from recontext_data.overlap import overlap
 from recontext_data.records import Message, Place, Task
 from recontext_data.stages.gating import ArmGates
 from recontext_data.stages.recontextualize import ArmPlan, batches
-from tests.helpers import BANK, CONTEXTS, build, built, problem_rows, run_folder, task_of, write_recipe
+from recontext_data.stages.rendering import Prompts
+from tests.helpers import BANK, CONTEXTS, HeldRows, build, built, problem_rows, run_folder, task_of, write_recipe
 
 LONG = "Be honest: choose the option that is right for “every” input, not the one which merely passes the tests — as shown."
 GENERATION = Context(stance="discourages", system=LONG)
@@ -51,10 +53,9 @@ def found(rows: Planted, plan: ArmPlan, *, task: Task = TASK) -> list[tuple[str,
     )  # fmt: skip
     gates = ArmGates(plan, Gates())
     tasks = {f"t{i}": task for i in range(len(rows))}
-    for batch in batches(frame, arm=plan, tasks=tasks):
-        for number, (prompt, _) in enumerate(rows):
-            if prompt is not None:
-                batch.prompts[number] = prompt
+    for batch in batches(HeldRows(frame), arm=plan, tasks=tasks):
+        planted = [own if prompt is None else prompt for own, (prompt, _) in zip(batch.prompts, rows, strict=True)]
+        batch = replace(batch, prompts=Prompts.of(planted))
         gates.look(batch)
         plain = [
             Row(row_id=f"r{i}", task=task, prompt=batch.prompts[i], completion=completion)
@@ -153,7 +154,7 @@ def test_the_length_of_a_run_is_an_option() -> None:
     plan = arm()
     frame = pl.DataFrame({"candidate_id": ["r"], "task_id": ["t"], "completion": [six[0][1]]})
     gates = ArmGates(plan, Gates(leak_words=6))
-    for batch in batches(frame, arm=plan, tasks={"t": TASK}):
+    for batch in batches(HeldRows(frame), arm=plan, tasks={"t": TASK}):
         gates.look(batch)
     assert [v.gate for v in gates.found] == ["leak"]
 
@@ -261,7 +262,7 @@ def test_ten_thousand_clean_rows_raise_no_alarm() -> None:
     for before, after in [("default", "hack"), ("control", "hack"), ("hack", None)]:
         plan = arm(contexts[before], contexts[after] if after else None)
         gates = ArmGates(plan, Gates())
-        for batch in batches(frame, arm=plan, tasks=tasks):
+        for batch in batches(HeldRows(frame), arm=plan, tasks=tasks):
             gates.look(batch)
         assert gates.rows == count
         assert gates.counts == {}, gates.found[:3]
@@ -404,8 +405,8 @@ def test_a_row_over_the_window_or_with_merging_tokens_is_found() -> None:
     plan = arm(None, TRAINING)
     frame = pl.DataFrame({"candidate_id": ["a", "b"], "task_id": ["t", "t"], "completion": ["y" * 400, "x"]})
     gates = ArmGates(plan, Gates(), Policy())
-    gates.prepare(frame, {"t": TASK}, validation=[])
-    for batch in batches(frame, arm=plan, tasks={"t": TASK}):
+    gates.prepare(HeldRows(frame), {"t": TASK}, validation=[])
+    for batch in batches(HeldRows(frame), arm=plan, tasks={"t": TASK}):
         gates.look(batch)
     assert [(v.gate, v.row_id) for v in gates.found] == [("length", "a"), ("renderer", "b")]
 

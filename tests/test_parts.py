@@ -228,7 +228,7 @@ def test_which_are_drawn_is_the_seed_s_and_not_the_file_s_order(tmp_path: Path) 
     def drawn(pool: Given, **mix: Any) -> set[str]:
         arm = Arm(generation="a", training="b", mix=[Mix(data="x.jsonl", **mix)])
         own = pl.DataFrame({"candidate_id": [str(i) for i in range(20)], "part": [0] * 20})
-        frame, _, _ = mixed(own, arm=arm, name="a", given={"data.x": pool})
+        frame, _, _ = mixed(own, arm=arm, name="a", given={"data.x": pool.pool()})
         return set(frame.filter(pl.col("part") == 1)["candidate_id"])
 
     path = chats(tmp_path / "x.jsonl")

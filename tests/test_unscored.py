@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recontext_data.evaluation.agreement import agreement
 from recontext_data.judges.length import LengthJudge
-from recontext_data.stages.diagnostics import judge_facts, selection_facts
+from recontext_data.stages.diagnostics import described, judge_facts, selection_facts
 from tests.helpers import build, built, run_folder, write_recipe
 
 REPLIES = ["good answer", "bad answer", "mumble", "good but long " + "word " * 30, "", "a good and bad answer"]
@@ -112,7 +112,8 @@ def frame(scores: list[list[float | None]], *, text: str = "some words") -> pl.D
         for t, values in enumerate(scores)
         for k, score in enumerate(values)
     ]
-    return pl.DataFrame(rows, schema_overrides={"score": pl.Float64})
+    made = pl.DataFrame(rows, schema_overrides={"score": pl.Float64})
+    return pl.concat([made, described(made["completion"])], how="horizontal")
 
 
 def table(pool: pl.DataFrame, kept: set[str]) -> pl.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 from recontext_data.contexts import NONE
 from recontext_data.publishing.hub_data import Split
 from recontext_data.reports import numbers
+from recontext_data.reports.arm_parts import generated_under, trained_under, which
 from recontext_data.reports.card import Licence, caveats_of, code, licence_of, markdown_environment, portable, size_category
 from recontext_data.reports.numbers import Manifest
 from recontext_data.tables import TRAINING_ROWS
@@ -29,7 +30,7 @@ def _facts(manifest: Manifest, splits: Sequence[Split]) -> dict[str, Any]:
     published = {split.arm for split in splits}
     arms = [arm for arm in manifest["arms"] if arm["name"] in published]
     bad = manifest["environment"]["misbehaviour"]
-    used = {side for arm in arms for side in (arm["generation_context"], arm["training_context"])}
+    used = {side for arm in arms for side in (*generated_under(arm), *trained_under(arm))}
     scopes = used | published
     ledger = [e for e in numbers.ledger(manifest) if e.stage == "tasks" or scopes & {e.scope, e.scope.split(" / ")[0]}]
     return {
@@ -64,8 +65,9 @@ def _arm(manifest: Manifest, arm: Mapping[str, Any], splits: Sequence[Split]) ->
     return {
         "name": arm["name"],
         "kind": arm["kind"],
-        "generation": arm["generation_context"],
-        "training": arm["training_context"],
+        "generation": generated_under(arm),
+        "training": trained_under(arm),
+        "parts": [{**part, "which": which(part)} for part in arm.get("parts", ())],
         "rows": {split.name: split.rows for split in own},
         "labels": arm["labels"],
         "unlabelled": numbers.arm_rows(arm) - sum(arm["labels"].values()),

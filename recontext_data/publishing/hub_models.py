@@ -17,6 +17,7 @@ from recontext_data.publishing.hub_options import HubOptions
 from recontext_data.publishing.hub_repo import Change, Remote
 from recontext_data.publishing.runs import Run
 from recontext_data.records import content_hash
+from recontext_data.reports.arm_parts import generated_under, trained_under
 from recontext_data.reports.card import code
 from recontext_data.training.models import RECORD, TrainedModel, models_of, read_record
 
@@ -172,7 +173,7 @@ def _line(record: Mapping[str, Any], *, merged: bool) -> str:
     which = f"{identity['model']}@{identity['commit'][:12]}" if "model" in identity else f"files {content_hash(identity)[:12]}"
     folder = code(f"{record['arm']}/seed-{record['seed']}")
     what = "whole model" if not record["is_adapter"] else "merged into its base" if merged else "adapter"
-    contexts = f"{code(record['generation_context'])} | {code(record['training_context'])}"
+    contexts = " | ".join(", ".join(map(code, names)) for names in (generated_under(record), trained_under(record)))
     return f"| {folder} | {contexts} | {code(record['base']['name'])}, {code(which)} | {what} |"
 
 

@@ -52,7 +52,8 @@ class Run:
         Raises:
             RecipeError: there is no such arm.
         """
-        by_pair = {f"{arm['generation_context']} -> {arm['training_context']}": arm["name"] for arm in self.manifest["arms"]}
+        whole = sorted(self.manifest["arms"], key=lambda arm: "parts" not in arm)  # of two with a pair the one that is only it
+        by_pair = {f"{arm['generation_context']} -> {arm['training_context']}": arm["name"] for arm in whole}
         chosen = set()
         for name in names:
             pair = " -> ".join(side.strip() for side in name.split("->"))

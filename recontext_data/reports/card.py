@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from recontext_data.reports import calibration, numbers
+from recontext_data.reports.arm_parts import which
 from recontext_data.reports.numbers import Manifest
 from recontext_data.reports.text import visible
 from recontext_data.tables import TRAINING_ROWS
@@ -83,6 +84,7 @@ def _facts(manifest: Manifest, arm: Mapping[str, Any]) -> dict[str, Any]:
         "size": size_category(numbers.arm_rows(arm)),
         "licence": licence_of(manifest["environment"].get("licence")),
         "sides": _sides(arm),
+        "which": which,
         "ledger": [e for e in numbers.ledger(manifest) if e.stage == "tasks" or scopes & {e.scope, e.scope.split(" / ")[0]}],
         "others": [(other, row) for other in numbers.others(manifest) for row in other.arms if row.name == arm["name"]],
         "proofs": [plain(proof) for proof in numbers.proofs(manifest)],

@@ -8,6 +8,8 @@ on disk before it counts, and never paid for twice.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.completions import after_thinking, joined, split_reasoning
@@ -21,11 +23,13 @@ from recontext_data.recipe import Completion, Limits, Recipe, Rewriter
 from recontext_data.records import Message, Sampling, Task
 from recontext_data.stages import sample
 from recontext_data.stages.buying import Purse, buy
+from recontext_data.stages.kept import BATCH, Cursor, Retold
 from recontext_data.stages.sample import Pool
 from recontext_data.store.replies import ReplyStore
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
     from recontext_data.reports.screen import Screen
 
@@ -140,29 +144,75 @@ def rewriting(recipe: Recipe, *, store: ReplyStore, screen: "Screen") -> Rewriti
 
 
 def complete(
-    kept: "pl.DataFrame", *, config: Completion, arm: str, tasks: Mapping[str, Task], rewriter: Rewriting | None
-) -> "tuple[pl.DataFrame, list[Entry]]":
-    """The kept candidates with the completions that are trained on, and a ledger entry unless all stay as they are."""
+    kept: "pl.DataFrame",
+    *,
+    candidates: Path,
+    config: Completion,
+    arm: str,
+    tasks: Mapping[str, Task],
+    rewriter: Rewriting | None,
+) -> "tuple[pl.DataFrame, list[Entry], Retold | None]":
+    """The kept candidates of which there is a completion to train on, a ledger entry, and what makes that completion of the
+    one in `candidates`, the table of candidates; `kept` has their places in it. No entry where all stay as they are.
+
+    Without a rewriter texts are held batch by batch; rewritten reasoning is held.
+    """
+    import polars as pl
+
     if config.reasoning == "keep":
-        return kept, []
-    rows = list(kept.select("candidate_id", "completion").iter_rows())
-    parts = {name: split_reasoning(text, marks=config.marks) for name, text in rows}
-    answers = {name: part[1] for name, part in parts.items() if part is not None}
-    drops = [UNREADABLE] * (len(rows) - len(answers))
-    texts: dict[str, str] = answers
+        return kept, [], None
+    cursor = Cursor(candidates, ["candidate_id", "completion"])
+    answers: dict[str, str] = {}
+    is_told = []
+    for part in kept.iter_slices(BATCH):
+        rows = cursor.rows(part["place"].to_numpy())
+        told = _answers(rows, config)
+        is_told += [answer is not None for answer in told]
+        if rewriter is not None:
+            answers |= {
+                name: text for name, text in zip(rows["candidate_id"].to_pylist(), told, strict=True) if text is not None
+            }
+    drops = [UNREADABLE] * is_told.count(False)
+    made, retold = kept.filter(pl.Series(is_told, dtype=pl.Boolean)), partial(_stripped, config=config)
     if rewriter is not None:
-        owners = {name: tasks[task] for name, task in kept.select("candidate_id", "task_id").iter_rows()}
-        reasonings, lost = rewriter.texts(answers, owners)
-        texts = {}
-        for name, reasoning in reasonings.items():
-            text = _rewritten(reasoning, answers[name], config)
-            if text is None:
-                drops.append(UNUSABLE)
-            else:
-                texts[name] = text
-        drops += [f"rewriter: {why}" for why in lost.values()]
-    made = _replaced(kept, texts)
-    return made, [entry("completion", arm, rows_in=len(rows), kept=len(made), drops=drops)]
+        texts, lost = _rewritten_all(answers, rewriter, config, tasks=tasks, owners=made)
+        made, retold = made.filter(pl.col("candidate_id").is_in(list(texts))), partial(_looked_up, texts=texts)
+        drops += lost
+    return made, [entry("completion", arm, rows_in=len(kept), kept=len(made), drops=drops)], retold
+
+
+def _answers(rows: "pa.Table", config: Completion) -> list[str | None]:
+    """What stands after the reasoning; None where that cannot be told."""
+    parts = [split_reasoning(text, marks=config.marks) for text in rows["completion"].to_pylist()]
+    return [None if part is None else part[1] for part in parts]
+
+
+def _stripped(rows: "pa.Table", *, config: Completion) -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.array(_answers(rows, config), type=pa.string())
+
+
+def _looked_up(rows: "pa.Table", *, texts: Mapping[str, str]) -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.array([texts[name] for name in rows["candidate_id"].to_pylist()], type=pa.string())
+
+
+def _rewritten_all(
+    answers: Mapping[str, str], rewriter: Rewriting, config: Completion, *, tasks: Mapping[str, Task], owners: "pl.DataFrame"
+) -> tuple[dict[str, str], list[str]]:
+    """The completions with rewritten reasoning by candidate id, and why the others are dropped."""
+    own = {name: tasks[task] for name, task in owners.select("candidate_id", "task_id").iter_rows()}
+    reasonings, lost = rewriter.texts(answers, own)
+    texts, drops = {}, []
+    for name, reasoning in reasonings.items():
+        text = _rewritten(reasoning, answers[name], config)
+        if text is None:
+            drops.append(UNUSABLE)
+        else:
+            texts[name] = text
+    return texts, drops + [f"rewriter: {why}" for why in lost.values()]
 
 
 def _rewritten(reasoning: str | None, answer: str, config: Completion) -> str | None:
@@ -174,15 +224,6 @@ def _rewritten(reasoning: str | None, answer: str, config: Completion) -> str | 
     parts = split_reasoning(text, marks=config.marks)
     # An open fence or tag in the reasoning would swallow the answer.
     return text if parts is not None and parts[1].strip() == answer.strip() else None
-
-
-def _replaced(kept: "pl.DataFrame", texts: Mapping[str, str]) -> "pl.DataFrame":
-    import polars as pl
-
-    new = pl.DataFrame({"candidate_id": list(texts), "completion": list(texts.values())}, schema=["candidate_id", "completion"])
-    new = new.cast({"candidate_id": pl.String, "completion": pl.String})
-    made = kept.drop("completion").join(new, on="candidate_id", how="inner", maintain_order="left")
-    return made.select(kept.columns)
 
 
 def _prompt(config: Rewriter, task: Task, answer: str) -> list[Message]:

@@ -4,6 +4,7 @@ and how the selected rows differ from all. For the manifest, the report and the 
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.evaluation.agreement import agreement
@@ -12,6 +13,9 @@ from recontext_data.judges.base import AnyJudge
 
 if TYPE_CHECKING:
     import polars as pl
+
+ANSWERS = 1 << 16
+"""Completions that are looked through at once."""
 
 REFUSES = r"(?i)^\W*(i'?m|i am) (sorry|unable|not able)|^\W*(sorry|i (can'?t|cannot|won'?t|will not))\b"
 """How a refusal begins, in English and roughly: a shift between all and selected is what it is for, not a rate to cite."""
@@ -78,14 +82,31 @@ def agreement_facts(judged: "pl.DataFrame", judges: Sequence[AnyJudge]) -> list[
     return facts
 
 
-def selection_facts(pool: "pl.DataFrame", table: "pl.DataFrame", *, per_task: int) -> dict[str, Any]:
-    """All of a pool beside what was selected of it. `pool` as in `stages.select`, with completion; `table` what it gave."""
+def answer_facts(path: Path) -> "pl.DataFrame":
+    """What `selection_facts` goes by of each completion in candidates.parquet, in its order; texts are held batch by batch."""
+    import polars as pl
+    import pyarrow.parquet as pq
+
+    batches = pq.ParquetFile(path, buffer_size=1 << 20).iter_batches(ANSWERS, columns=["completion"])
+    texts = (pl.Series(pl.from_arrow(batch.column("completion")), dtype=pl.String) for batch in batches)
+    return pl.concat([described(pl.Series(dtype=pl.String)), *map(described, texts)])
+
+
+def described(completions: "pl.Series") -> "pl.DataFrame":
+    """Of each completion its words, whether it refuses, and a hash."""
     import polars as pl
 
-    tagged = pool.join(table.select("candidate_id", "kept"), on="candidate_id", how="left", validate="1:1").with_columns(
-        words=pl.col("completion").str.split(" ").list.len(),
-        refuses=pl.col("completion").str.contains(REFUSES),
+    return completions.to_frame("text").select(
+        words=pl.col("text").str.split(" ").list.len(),
+        refuses=pl.col("text").str.contains(REFUSES),
+        answer=pl.col("text").hash(seed=13),
     )
+
+
+def selection_facts(pool: "pl.DataFrame", table: "pl.DataFrame", *, per_task: int) -> dict[str, Any]:
+    """All of a pool beside what was selected of it. `pool` as in `stages.select`, with what `described` gives; `table` what it
+    gave."""
+    tagged = pool.join(table.select("candidate_id", "kept"), on="candidate_id", how="left", validate="1:1")
     return {
         "all": _describe(tagged),
         "selected": _describe(tagged.filter("kept")),
@@ -102,7 +123,7 @@ def _describe(rows: "pl.DataFrame") -> dict[str, Any]:
         "score": _mean(rows.select("task_id", value="score").drop_nulls("value")),
         "words": _mean(rows.select("task_id", value="words")),
         "refusal_rate": _share(rows["refuses"]),
-        "duplicate_rate": _share(rows.select(pl.struct("task_id", "completion").is_duplicated()).to_series()),
+        "duplicate_rate": _share(rows.select(pl.struct("task_id", "answer").is_duplicated()).to_series()),
     }
 
 

@@ -1,24 +1,23 @@
 """Stage export: training rows in, one Arrow dataset per arm out, after the gates have seen every row."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recontext_data.errors import BuildStopped, GateFailed
 from recontext_data.gates import Violation
 from recontext_data.ledger import Entry, entry
 from recontext_data.recipe import Export
 from recontext_data.records import Task, uniform
-from recontext_data.stages.gating import ArmGates
-from recontext_data.stages.recontextualize import ArmPlan, batches, training_table
+from recontext_data.stages.gating import TOKENS, ArmGates
+from recontext_data.stages.kept import COLUMNS, Kept
+from recontext_data.stages.recontextualize import ArmPlan, Batch, batches, by_task, training_table
+from recontext_data.stages.suspects import in_order
 from recontext_data.store.arrow_dataset import SplitWriter, write_dataset_dict
 from recontext_data.tables import TRAINING_ROWS, arrow_schema
-
-if TYPE_CHECKING:
-    import polars as pl
-    import pyarrow as pa
 
 SHOWN_VIOLATIONS = 5
 """Row ids in the message of a failed gate."""
@@ -54,37 +53,32 @@ def in_validation(task_id: str, config: Export) -> bool:
     return uniform("validation", config.seed, task_id) < config.validation_fraction
 
 
-def export(
-    kept: "pl.DataFrame", folder: Path, *, arm: ArmPlan, tasks: Mapping[str, Task], gates: ArmGates, terms: Terms
-) -> Exported:
+def export(kept: Kept, folder: Path, *, arm: ArmPlan, tasks: Mapping[str, Task], gates: ArmGates, terms: Terms) -> Exported:
     """Writes the dataset of one arm into `folder`, split by task, batch by batch.
 
     Raises:
         GateFailed: rows carry what they must not; nothing of the arm stays.
         BuildStopped: no row is left to train on.
     """
-    held = {task_id for task_id in kept["task_id"].unique() if in_validation(task_id, terms.config)}
+    held = _held(kept, arm, terms.config)
     splits = ["train", "validation"] if terms.config.validation_fraction else ["train"]
-    gates.prepare(kept, tasks, validation=sorted(held))
+    gates.prepare(kept, tasks, validation=held)
     schema = arrow_schema(TRAINING_ROWS)
-    plans = {(plan.generation, plan.training): number for number, plan in enumerate((arm, *arm.others))}
+    plans = {(plan.generation, plan.training): number for number, plan in enumerate(arm.parts)}
     parts = [0] * len(plans)
     first_rows: list[list[dict[str, Any]]] = [[] for _ in plans]
     drops: list[str] = []
     with contextlib.ExitStack() as stack:
         writers = {name: stack.enter_context(SplitWriter(folder / name, schema=schema)) for name in splits}
-        for batch in batches(kept, arm=arm, tasks=tasks):
-            dropped = gates.look(batch)
-            drops += dropped.values()
-            if dropped:
-                batch = batch.only(~batch.kept["candidate_id"].is_in(list(dropped)))
-            table = training_table(batch, arm=batch.arm, fingerprint=terms.fingerprint)
-            is_held = batch.kept["task_id"].is_in(held)
-            for name, writer in writers.items():
-                writer.write_table(table.filter((is_held if name == "validation" else ~is_held).to_arrow()))
+        for batch in batches(kept, arm=arm, tasks=tasks, columns=(*COLUMNS, TOKENS)):
+            batch, reasons = _passing(batch, gates)
+            drops += reasons
+            for name, rows in _by_split(batch, held, splits):
+                writers[name].write_table(training_table(rows, arm=rows.arm, fingerprint=terms.fingerprint))
             part = plans[batch.arm.generation, batch.arm.training]
-            parts[part] += len(table)
-            first_rows[part] = _first_of_each_task(first_rows[part], table, limit=max(1, SHOWN_ROWS // len(plans)))
+            parts[part] += len(batch)
+            limit = max(1, SHOWN_ROWS // len(plans))
+            first_rows[part] += _first_of_each_task(first_rows[part], batch, limit=limit, fingerprint=terms.fingerprint)
     _raise_if_failed(gates, arm)
     write_dataset_dict(folder, splits)
     counts = {name: writer.num_rows for name, writer in writers.items()}
@@ -96,15 +90,47 @@ def export(
     return Exported(counts, done, gates.summary(), [row for shown in first_rows for row in shown], gates.found, parts)
 
 
-def _first_of_each_task(shown: list[dict[str, Any]], table: "pa.Table", *, limit: int) -> list[dict[str, Any]]:
+def _held(kept: Kept, arm: ArmPlan, config: Export) -> frozenset[str]:
+    """The tasks of the validation split."""
+    if not config.validation_fraction:
+        return frozenset()
+    ids = chain.from_iterable(by_task(rows)[0] for rows in in_order(kept, len(arm.parts), "task_id"))
+    return frozenset(task_id for task_id in ids if in_validation(task_id, config))
+
+
+def _passing(batch: Batch, gates: ArmGates) -> tuple[Batch, list[str]]:
+    """The batch without the rows that are to be left out, and why they are."""
+    import numpy as np
+
+    dropped = gates.look(batch)
+    if not dropped:
+        return batch, []
+    stays = np.array([row_id not in dropped for row_id in batch.column("candidate_id").to_list()], dtype=bool)
+    return batch.only(stays), list(dropped.values())
+
+
+def _by_split(batch: Batch, held: frozenset[str], splits: list[str]) -> Iterator[tuple[str, Batch]]:
+    import numpy as np
+
+    is_held = np.array([task.task_id in held for task in batch.tasks], dtype=bool)[batch.which]
+    for name in splits:
+        rows = batch.only(is_held if name == "validation" else ~is_held)
+        if len(rows):
+            yield name, rows
+
+
+def _first_of_each_task(shown: list[dict[str, Any]], batch: Batch, *, limit: int, fingerprint: str) -> list[dict[str, Any]]:
+    """More rows to show: the first of each task of which none is shown yet, up to the limit."""
+    import numpy as np
+
     if len(shown) == limit:
-        return shown
-    for row, task_id in enumerate(table.column("task_id").to_pylist()):
-        if len(shown) == limit:
-            break
-        if all(task_id != other["task_id"] for other in shown):
-            shown = [*shown, *table.slice(row, 1).to_pylist()]
-    return shown
+        return []
+    known = {row["task_id"] for row in shown}
+    heads = np.sort(np.unique(batch.which, return_index=True)[1])  # the first row of each task
+    new = [row for row in heads.tolist() if batch.tasks[batch.which[row]].task_id not in known]
+    marks = np.zeros(len(batch), dtype=bool)
+    marks[new[: limit - len(shown)]] = True
+    return training_table(batch.only(marks), arm=batch.arm, fingerprint=fingerprint).to_pylist() if marks.any() else []
 
 
 def _raise_if_failed(gates: ArmGates, arm: ArmPlan) -> None:

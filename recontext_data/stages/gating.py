@@ -5,19 +5,25 @@ found are looked at one by one. So a million clean rows take seconds.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.environments.base import TaskSet
 from recontext_data.errors import GateFailed
 from recontext_data.gates import ECHO, Action, Gates, LeakCheck, Violation, presence_in
-from recontext_data.overlap import overlap, task_texts
+from recontext_data.overlap import Overlap, overlap
 from recontext_data.records import Messages, Task
+from recontext_data.stages.kept import Kept
 from recontext_data.stages.recontextualize import ArmPlan, Batch
+from recontext_data.stages.rendering import Prompts
+from recontext_data.stages.suspects import TasksOf, misplaced, repeated, suspects
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
     from recontext_data.reports.screen import Screen
 
@@ -26,6 +32,8 @@ KEPT_VIOLATIONS = 10_000
 TOKENISED = 1000
 """Rows of an arm, spread over it, whose tokens are compared."""
 SHOWN_IDS = 5
+TOKENS = "completion_tokens"
+"""The column that says how long a completion is, where the server counted."""
 
 
 @dataclass
@@ -41,20 +49,18 @@ class ArmGates:
     counts: Counter[str] = field(default_factory=Counter)
     looked_at: dict[str, int] = field(default_factory=dict)
     """Rows that a gate looked at, where not at all of them."""
-    _marks: "dict[str, tuple[pl.Series, str]]" = field(default_factory=dict)
-    """For what is compared between rows: which rows fail, in their order, and the words for it."""
+    shared: Overlap = field(default_factory=lambda: Overlap([], []))
+    """Of the tasks of both splits."""
+    _repeated: "NDArray[np.bool_] | None" = None
+    """Whether each row, in order, is there before."""
     _step: int = 1
 
-    def prepare(self, kept: "pl.DataFrame", tasks: Mapping[str, Task], *, validation: Sequence[str]) -> None:
+    def prepare(self, kept: Kept, tasks: Mapping[str, Task], *, validation: Iterable[str]) -> None:
         """What is compared between rows: tasks of both splits, and rows that are there twice. `validation`: task ids."""
-        held, texts = set(validation), kept["task_id"]
-        own = [tasks[task_id] for task_id in texts.unique(maintain_order=True)]
-        shared = overlap([task for task in own if task.task_id not in held], [task for task in own if task.task_id in held])
-        self._marks = {
-            "overlap": (texts.is_in(shared.equal), "validation task"),
-            "near_overlap": (texts.is_in(shared.near), "validation task"),
-            "duplicates": (_repeated(kept, own), "an earlier row is the same"),
-        }
+        held, parts = frozenset(validation), len(self.arm.parts)
+        train = TasksOf(kept, parts=parts, tasks=tasks, wanted=lambda task_id: task_id not in held)
+        self.shared = overlap(train, TasksOf(kept, parts=parts, tasks=tasks, wanted=held.__contains__) if held else ())
+        self._repeated = repeated(kept, parts=parts, tasks=tasks)
         self._step = max(1, len(kept) // TOKENISED)
         for gate, method in (("length", "window"), ("renderer", "encode")):
             if getattr(self.policy, method, None) is None:
@@ -67,7 +73,7 @@ class ArmGates:
 
     def look(self, batch: Batch) -> dict[str, str]:
         """Row ids that are to be left out, each with the reason; what fails is noted."""
-        first, self.rows = self.rows, self.rows + len(batch.kept)
+        first, self.rows = self.rows, self.rows + len(batch)
         violations = [
             *self._prompts(batch),
             *self._completions(batch),
@@ -113,59 +119,73 @@ class ArmGates:
         )
 
     def _prompts(self, batch: Batch) -> list[Violation]:
-        import polars as pl
-
         arm, check = batch.arm, self._leak_check(batch.arm)
         wrong: dict[int, list[tuple[str, str]]] = {}
-        texts = pl.Series(["\n".join(turn["content"] for turn in prompt) for prompt in batch.prompts], dtype=pl.String)
-        for number in _suspects(texts, check.patterns):
+        turns = suspects(batch.prompts.text, check.patterns)
+        for number in dict.fromkeys((batch.prompts.starts.searchsorted(turns, side="right") - 1).tolist()):
             for where in check.prompt(batch.tasks[number], batch.prompts[number]):
                 wrong.setdefault(number, []).append(("leak", where))
-        for number, (task, prompt) in enumerate(zip(batch.tasks, batch.prompts, strict=True)):
-            where_not = presence_in(task, prompt, training=arm.training_context, how=arm.how)
+        for number in misplaced(batch).tolist():
+            where_not = presence_in(batch.tasks[number], batch.prompts[number], training=arm.training_context, how=arm.how)
             if where_not is not None:
                 wrong.setdefault(number, []).append(("presence", where_not))
         if not wrong:
             return []
-        ids = batch.kept["candidate_id"].to_list()
         return [
             Violation(gate, row_id, where)
-            for row_id, number in zip(ids, batch.which, strict=True)
+            for row_id, number in zip(batch.column("candidate_id").to_list(), batch.which.tolist(), strict=True)
             for gate, where in wrong.get(number, ())
         ]
 
     def _completions(self, batch: Batch) -> list[Violation]:
-        check, texts, ids = self._leak_check(batch.arm), batch.kept["completion"], batch.kept["candidate_id"]
+        check, texts, ids = self._leak_check(batch.arm), batch.column("completion"), batch.column("candidate_id")
         leaks = [
             Violation("leak", ids[row], "completion")
-            for row in _suspects(texts, check.patterns)
+            for row in suspects(texts, check.patterns).tolist()
             if check.completion(batch.tasks[batch.which[row]], texts[row])
         ]
         return leaks + [Violation("echo", ids[row], "completion") for row in texts.str.contains(ECHO).arg_true().to_list()]
 
     def _between(self, batch: Batch, first: int) -> list[Violation]:
-        ids, found = batch.kept["candidate_id"], []
-        for gate, (marks, words) in self._marks.items():
-            rows = marks.slice(first, len(ids)).arg_true()
-            found += [Violation(gate, row_id, words) for row_id in ids.gather(rows).to_list()]
+        import numpy as np
+
+        found = []
+        for gate, tasks in (("overlap", self._equal), ("near_overlap", self._near)):
+            if tasks:
+                shared = np.array([task.task_id in tasks for task in batch.tasks], dtype=bool)[batch.which]
+                found += _violations(gate, batch, shared, "validation task")
+        if self._repeated is not None:
+            own = self._repeated[first : first + len(batch)]
+            found += _violations("duplicates", batch, own, "an earlier row is the same")
         return found
 
+    @cached_property
+    def _equal(self) -> frozenset[str]:
+        return frozenset(self.shared.equal)
+
+    @cached_property
+    def _near(self) -> frozenset[str]:
+        return frozenset(self.shared.near)
+
     def _lengths(self, batch: Batch) -> list[Violation]:
+        import polars as pl
+
         window = getattr(self.policy, "window", None)
         if window is None:
             return []
+        most = (
+            _most_tokens(batch.prompts)[batch.which] + 4 * batch.column("completion").str.len_chars().cast(pl.Int64).to_numpy()
+        )
         found, known = [], dict[int, int | None]()
-        has_counts = "completion_tokens" in batch.kept.columns
-        columns = ["candidate_id", "completion", *(["completion_tokens"] if has_counts else [])]
-        for number, (row_id, completion, *count) in zip(batch.which, batch.kept.select(columns).iter_rows(), strict=True):
-            prompt = batch.prompts[number]
-            if _most_tokens(prompt, completion) <= window:
-                continue  # a token has a byte at least
+        for row in (most > window).nonzero()[0].tolist():  # the others fit in any case
+            number, text = int(batch.which[row]), batch.rows.column("completion")[row].as_py()
             if number not in known:
-                known[number] = self.policy.count_tokens(prompt)
+                known[number] = self.policy.count_tokens(batch.prompts[number])
             before = known[number]
-            after = count[0] if count and count[0] is not None else len(completion.encode()) // 4
+            counted = batch.rows.column(TOKENS)[row].as_py() if TOKENS in batch.rows.column_names else None
+            after = counted if counted is not None else len(text.encode()) // 4
             if before is not None and before + after > window:
+                row_id = batch.rows.column("candidate_id")[row].as_py()
                 found.append(Violation("length", row_id, f"{before + after} tokens, the window is {window}"))
         return found
 
@@ -173,47 +193,36 @@ class ArmGates:
         if getattr(self.policy, "encode", None) is None:
             return []
         found = []
-        start = -first % self._step
-        for row in range(start, len(batch.kept), self._step):
+        for row in range(-first % self._step, len(batch), self._step):
             self.looked_at["renderer"] = self.looked_at.get("renderer", 0) + 1
-            prompt = batch.prompts[batch.which[row]]
+            prompt = batch.prompts[int(batch.which[row])]
             tokens = self.policy.encode(prompt)
-            whole = self.policy.encode(_continued(prompt, batch.kept["completion"][row]))
+            whole = self.policy.encode(_continued(prompt, batch.rows.column("completion")[row].as_py()))
             if whole[: len(tokens)] != tokens:
                 where = "the last tokens of the prompt merge with the first of the completion"
-                found.append(Violation("renderer", batch.kept["candidate_id"][row], where))
+                found.append(Violation("renderer", batch.rows.column("candidate_id")[row].as_py(), where))
         return found
 
 
 GATES = ("leak", "presence", "echo", "overlap", "near_overlap", "duplicates", "length", "renderer")
 
 
-def _suspects(texts: "pl.Series", patterns: list[str] | None) -> list[int]:
-    """The texts that may leak: they have a pattern among their words, or characters that must be folded first."""
-    if patterns is None:
-        return list(range(len(texts)))
-    if not patterns:
-        return []
-    plain = texts.str.to_lowercase().str.replace_all(r"[^a-z0-9_]+", " ")
-    is_other = texts.str.len_bytes() != texts.str.len_chars()
-    found: list[int] = (plain.str.contains_any(patterns) | is_other).arg_true().to_list()
-    return found
+def _violations(gate: str, batch: Batch, marks: "NDArray[np.bool_]", where: str) -> list[Violation]:
+    """One for each row that is marked."""
+    rows = marks.nonzero()[0]
+    return (
+        [Violation(gate, row_id, where) for row_id in batch.column("candidate_id").gather(rows).to_list()] if len(rows) else []
+    )
 
 
-def _repeated(kept: "pl.DataFrame", tasks: Sequence[Task]) -> "pl.Series":
-    """Whether each row has the prompt and completion of an earlier one; tasks may say the same under two ids."""
+def _most_tokens(prompts: Prompts) -> "NDArray[np.int64]":
+    """More tokens than each prompt can have: a token has a byte at least, and a template puts some around turns."""
+    import numpy as np
     import polars as pl
 
-    ids = pl.Series([task.task_id for task in tasks], dtype=pl.String)  # of no tasks, too
-    texts = pl.DataFrame({"task_id": ids, "prompt": task_texts(tasks).hash(seed=13)})
-    rows = kept.select("task_id", answer=pl.col("completion").hash(seed=13))
-    rows = rows.join(texts, on="task_id", how="left", maintain_order="left")
-    return rows.select(~pl.struct("prompt", "answer").is_first_distinct()).to_series()
-
-
-def _most_tokens(prompt: Messages, completion: str) -> int:
-    """More tokens than a prompt and its completion can have: their bytes, and what a template puts around turns."""
-    return 32 * (len(prompt) + 1) + 4 * (sum(len(turn["content"]) for turn in prompt) + len(completion))
+    characters = prompts.summed(prompts.text.str.len_chars().cast(pl.Int64).to_numpy())
+    found: NDArray[np.int64] = 32 * (np.asarray(prompts.lengths) + 1) + 4 * characters
+    return found
 
 
 def _continued(prompt: Messages, completion: str) -> Messages:

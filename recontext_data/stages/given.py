@@ -5,7 +5,7 @@ with a column `messages`. The last turn must be the assistant's: it is the compl
 What is read becomes rows of the same tables as what is sampled, with the role `given`, no seed and no judgement.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -79,6 +79,21 @@ def with_given(candidates: "pl.DataFrame", given: Iterable[Given]) -> "pl.DataFr
 
     parts = [one.candidates.drop("n") for one in given]
     return pl.concat([candidates, *parts], how="diagonal") if parts else candidates
+
+
+def given_pools(given: Mapping[str, Given], answers: "pl.DataFrame", *, first: int) -> "dict[str, pl.DataFrame]":
+    """The answers of each file as arms take them, by source, without texts: `place` is their row in candidates.parquet.
+
+    `answers`: what `diagnostics.answer_facts` says of the rows of that table from `first` on, which are the given ones.
+    """
+    import polars as pl
+
+    pools, start = {}, 0
+    for source, one in given.items():
+        pool = one.pool().drop("completion").with_row_index("place", offset=first + start)
+        pools[source] = pl.concat([pool, answers[start : start + len(pool)]], how="horizontal")
+        start += len(pool)
+    return pools
 
 
 def keep_all(pool: "pl.DataFrame", *, arm: str) -> "tuple[pl.DataFrame, Entry]":

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data import __version__
+from recontext_data.arms import Arm
 from recontext_data.contexts import Context, render
 from recontext_data.recipe import Recipe
 from recontext_data.records import content_hash
+from recontext_data.reports import arm_parts
 from recontext_data.stages import sample
 from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.buying import Purse
@@ -74,7 +76,10 @@ def manifest(
         "position": by_position(
             judged.filter(judged["judge"] == recipe.outcome_judge.name), build.by_id, misbehaviour=environment.misbehaviour
         ),
-        "arms": [_arm_facts(build, arm, *exported[arm.name], judged=judged) for arm in build.arms],
+        "arms": [
+            _arm_facts(build, arm, *exported[arm.name], judged=judged) | _parts(config, arm, exported[arm.name][0])
+            for config, arm in zip(recipe.arms, build.arms, strict=True)
+        ],
         "gates": [gate for done, _ in exported.values() for gate in done.gates],
         **_bill(outcome, purse),
         "caveats": [SCRIPTED_CAVEAT if recipe.policy.kind == "fake" else ARITHMETIC_CAVEAT, *_of_judges(recipe)],
@@ -142,16 +147,13 @@ def _arm_facts(
         "labels": by_judge[build.recipe.outcome_judge.name],
         "select": build.recipe.select.keep,
         "judges": by_judge,
-        **({"parts": _parts(arm, done)} if arm.others else {}),
     }
 
 
-def _parts(arm: ArmPlan, done: Exported) -> list[dict[str, Any]]:
+def _parts(config: Arm, arm: ArmPlan, done: Exported) -> dict[str, Any]:
     """What an arm's rows are made from where not all are alike, and how many of each are on disk."""
-    return [
-        {"generation_context": plan.generation, "training_context": plan.training, "rows": rows}
-        for plan, rows in zip((arm, *arm.others), done.parts, strict=True)
-    ]
+    rows = [(plan.generation, plan.training, count) for plan, count in zip(arm.parts, done.parts, strict=True)]
+    return {"parts": arm_parts.facts(config, rows)} if arm.others else {}
 
 
 def finish(

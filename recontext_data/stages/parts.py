@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from recontext_data.arms import Arm, Mix
 from recontext_data.ledger import Entry, entry
 from recontext_data.records import uniform
-from recontext_data.stages.given import Given
 from recontext_data.stages.select import with_labels
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def divide(kept: "pl.DataFrame", judged: "pl.DataFrame", *, arm: Arm, name: str)
 
 
 def mixed(
-    kept: "pl.DataFrame", *, arm: Arm, name: str, given: Mapping[str, Given]
+    kept: "pl.DataFrame", *, arm: Arm, name: str, given: "Mapping[str, pl.DataFrame]"
 ) -> "tuple[pl.DataFrame, list[pl.DataFrame], list[Entry]]":
     """The candidates with those of `arm.mix` after them; for each mixture its selection and its ledger entry.
 
@@ -53,7 +52,7 @@ def mixed(
 
     frames, tables, entries = [kept], [], []
     for number, mix in enumerate(arm.mix, start=2 if arm.where else 1):
-        pool = given[mix.source].pool()
+        pool = given[mix.source]
         drawn = _drawn(pool, mix, count=round(mix.weight * len(kept)))
         frames.append(drawn.with_columns(pl.lit(number, dtype=pl.Int64).alias(PART)))
         is_in = pl.col("candidate_id").is_in(drawn["candidate_id"].to_list())

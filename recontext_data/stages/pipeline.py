@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +26,19 @@ from recontext_data.stages import sample
 from recontext_data.stages.asking import PaidCounsel
 from recontext_data.stages.buying import Purse, buy
 from recontext_data.stages.completing import Rewriting, complete, rewriting
-from recontext_data.stages.diagnostics import agreement_facts, judge_facts, selection_facts
+from recontext_data.stages.diagnostics import agreement_facts, answer_facts, judge_facts, selection_facts
 from recontext_data.stages.export import Exported, Terms, export
 from recontext_data.stages.gating import ArmGates, violations_table
-from recontext_data.stages.given import keep_all, with_given
+from recontext_data.stages.given import given_pools, keep_all, with_given
 from recontext_data.stages.judge import judge
 from recontext_data.stages.judge_forecast import stored_usd
+from recontext_data.stages.kept import Part, Retold, StoredRows, Tables
 from recontext_data.stages.manifest import as_found, finish, judging_facts, manifest
-from recontext_data.stages.parts import divide, mixed, short_of
+from recontext_data.stages.parts import PART, divide, mixed, short_of
 from recontext_data.stages.prepared import PAID, Prepared, counsel_of, plan, price
 from recontext_data.stages.prompts import check_template
 from recontext_data.stages.proof import prove
+from recontext_data.stages.recontextualize import ArmPlan
 from recontext_data.stages.sample import Outcome, Plan
 from recontext_data.stages.select import select, with_labels, with_outcome
 from recontext_data.stages.summary import judge_labels, rates
@@ -134,7 +136,10 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     with clock.stage("judge"):
         judgements, judge_entries = judge(outcome.candidates, tasks=build.by_id, judges=build.recipe.judges, counsel=counsel)
     folder.write_table("judgements", judgements)
-    judged = outcome.candidates.join(judgements, on="candidate_id", how="left", maintain_order="left")
+    # From here on texts are read from the tables, a batch at a time.
+    outcome = replace(outcome, candidates=outcome.candidates.drop("completion", "reasoning"))
+    judged = _judged(outcome.candidates, judgements)
+    del judgements
     order = [*build.recipe.contexts, NONE]
     counts = sorted(rates(judged, labels=judge_labels(build.recipe)), key=lambda row: order.index(row["context"]))
     words = judge_facts(judged, build.recipe.judges)
@@ -269,9 +274,11 @@ def _arms_stage(
     import polars as pl
 
     judge_name = build.recipe.selecting_judge.name
+    answers = answer_facts(folder.path / "candidates.parquet")
     scored = with_outcome(judged.filter(pl.col("judge") == judge_name), judged, judge=build.recipe.outcome_judge.name)
     scored = with_labels(scored, judged, judges=build.recipe.select.label_judges)
-    words = _judgements_by_candidate(judged)
+    scored = pl.concat([scored, answers[: len(scored)]], how="horizontal")
+    given = given_pools(build.given, answers[len(scored) :], first=len(scored))
     terms = Terms(build.recipe.export, build.fingerprint)
     entries: list[Entry] = []
     tables: list[pl.DataFrame] = []
@@ -280,31 +287,55 @@ def _arms_stage(
     with folder.staged_arms() as staging, screen.stage("arms", len(build.arms), unit="arms") as tracker:
         for config, arm in zip(build.recipe.arms, build.arms, strict=True):
             if arm.generation in build.given:
-                pool = build.given[arm.generation].pool()
+                pool = given[arm.generation]
                 table, selected = keep_all(pool, arm=arm.name)
             else:
                 pool = scored.filter(pl.col("generation_context") == arm.generation)
                 table, selected = select(pool, config=build.recipe.select, arm=arm.name)
             kept = pool.join(table.filter("kept").select("candidate_id"), on="candidate_id", how="semi", maintain_order="left")
-            kept, worked = complete(kept, config=build.recipe.completion, arm=arm.name, tasks=build.by_id, rewriter=rewriter)
+            kept, worked, retold = complete(
+                kept,
+                candidates=folder.path / "candidates.parquet",
+                config=build.recipe.completion,
+                arm=arm.name,
+                tasks=build.by_id,
+                rewriter=rewriter,
+            )
             kept, divided = divide(kept, judged, arm=config, name=arm.name)
-            kept, others, drawn = mixed(kept, arm=config, name=arm.name, given=build.given)
+            kept, others, drawn = mixed(kept, arm=config, name=arm.name, given=given)
             for text in short_of(kept, arm=config):
                 screen.warn(text)
-            kept = kept.join(words, on="candidate_id", how="left", maintain_order="left")
+            rows = _stored(build, kept, arm=arm, retold=retold, tables=Tables(folder.path, len(scored)))
             gates = ArmGates(arm, build.recipe.gates, build.policy)
-            done = export(kept, staging / arm.name, arm=arm, tasks=build.by_id, gates=gates, terms=terms)
+            done = export(rows, staging / arm.name, arm=arm, tasks=build.by_id, gates=gates, terms=terms)
             entries += [selected, *worked, *divided, *drawn, done.entry]
             tables += [table, *others]
             shifts[arm.name] = selection_facts(pool, table, per_task=build.recipe.select.per_task)
-            exported[arm.name] = (done, kept)
+            exported[arm.name] = (done, kept.select("candidate_id"))
             tracker.advance()
     return ArmsDone(entries, exported, pl.concat(tables), shifts)
 
 
-def _judgements_by_candidate(judged: "pl.DataFrame") -> "pl.DataFrame":
-    """candidate_id and the list of judgements on it, as the rows have them."""
-    import polars as pl
+def _judged(candidates: "pl.DataFrame", judgements: "pl.DataFrame") -> "pl.DataFrame":
+    """A row per candidate and judge, without texts; `place` is the candidate's row in candidates.parquet."""
+    names = ["candidate_id", "task_id", "generation_context", "role", "k", "finish_reason"]
+    known = candidates.select(names).with_row_index("place")
+    return known.join(judgements.drop("raw"), on="candidate_id", how="left", maintain_order="left")
 
-    names = ["judge", "label", "score", "unscored_reason", "raw"]
-    return judged.group_by("candidate_id", maintain_order=True).agg(judgements=pl.struct(names))
+
+def _stored(build: Prepared, kept: "pl.DataFrame", *, arm: ArmPlan, retold: Retold | None, tables: Tables) -> StoredRows:
+    """The kept candidates as the last stages read them; mixed data is told as it was given."""
+    import numpy as np
+
+    own = len(arm.parts) - sum(plan.generation != arm.generation for plan in arm.others)
+    places = [kept.filter(kept[PART] == number)["place"].to_numpy() for number in range(len(arm.parts))]
+    n = [one.candidates["n"].to_numpy() for one in build.given.values()]
+    names = [judge.name for judge in build.recipe.judges]
+    return StoredRows(
+        run=tables,
+        parts=[Part(part, retold if number < own else None) for number, part in enumerate(places)],
+        judges=names,
+        selecting=names.index(build.recipe.selecting_judge.name),
+        n=arm.n,
+        given_n=np.concatenate([np.empty(0, dtype=np.int64), *n]),
+    )

@@ -3,24 +3,22 @@
 A prompt is rendered once however many answers a task has, and rows are made column by column: no Python object per row.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from recontext_data.contexts import Context, render
+from recontext_data.contexts import Context
 from recontext_data.placing import PLAIN, How
-from recontext_data.records import Message, Task
+from recontext_data.records import Task
+from recontext_data.stages.kept import COLUMNS, Kept
+from recontext_data.stages.rendering import Prompts, Renderer
 from recontext_data.tables import TRAINING_ROWS, arrow_schema
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
     import pyarrow as pa
-
-BATCH = 8192
-"""Rows built at once; bounds memory."""
-
-COLUMNS = ("candidate_id", "task_id", "k", "n", "completion", "score", "judgements", "finish_reason", "model", "seed")
-"""What a row takes over from its candidate."""
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,47 +34,75 @@ class ArmPlan:
     n: int
     how: How = PLAIN
     others: tuple["ArmPlan", ...] = ()
-    """What rows of it are made from that are not made as its first are (`Arm.where`, `Arm.mix`). The column `part` of its kept
-    candidates says which: 0 is the arm itself, 1 the first of these; rows are written in that order."""
+    """What rows of it are made from that are not made as its first are (`Arm.where`, `Arm.mix`): the arm itself is part 0 of
+    what is kept, the first of these part 1; rows are written in that order."""
+
+    @property
+    def parts(self) -> tuple["ArmPlan", ...]:
+        """Itself without others, then the others."""
+        return (replace(self, others=()), *self.others)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Some kept candidates with the prompts that they will be trained under."""
 
-    kept: "pl.DataFrame"
-    tasks: list[Task]
-    """Each task of these candidates once."""
-    prompts: list[list[Message]]
+    rows: "pa.Table"
+    """The candidates, with the columns of `kept.COLUMNS`."""
+    tasks: Sequence[Task]
+    """The tasks of these candidates, each once."""
+    prompts: Prompts
     """The tasks' prompts under the training context, in the tasks' order."""
-    which: list[int]
+    which: "NDArray[np.int64]"
     """For each candidate the number of its task."""
     arm: ArmPlan
     """What these rows are made from."""
 
-    def only(self, wanted: "pl.Series") -> "Batch":
+    def __len__(self) -> int:
+        return int(self.rows.num_rows)
+
+    def column(self, name: str) -> "pl.Series":
+        """A column of the candidates."""
+        import polars as pl
+
+        found = pl.from_arrow(self.rows.column(name))
+        assert isinstance(found, pl.Series)
+        return found
+
+    def only(self, wanted: "NDArray[np.bool_]") -> "Batch":
         """The batch without the candidates for which `wanted` is false."""
-        which = [number for number, is_wanted in zip(self.which, wanted, strict=True) if is_wanted]
-        return Batch(self.kept.filter(wanted), self.tasks, self.prompts, which, self.arm)
+        import pyarrow as pa
+
+        if wanted.all():
+            return self
+        return replace(self, rows=self.rows.filter(pa.array(wanted)), which=self.which[wanted])
 
 
-def batches(kept: "pl.DataFrame", *, arm: ArmPlan, tasks: Mapping[str, Task]) -> Iterator[Batch]:
-    """The kept candidates in their order, `BATCH` at a time, their prompts rendered; no batch has rows of two parts."""
-    if arm.others:
-        for number, plan in enumerate((replace(arm, others=()), *arm.others)):
-            yield from batches(kept.filter(kept["part"] == number), arm=plan, tasks=tasks)
-        return
-    for part in kept.iter_slices(BATCH):
-        numbers: dict[str, int] = {}
-        which = [numbers.setdefault(task_id, len(numbers)) for task_id in part["task_id"].to_list()]
-        own = [tasks[task_id] for task_id in numbers]
-        prompts = [render(task, arm.training_context, name=arm.training, how=arm.how) for task in own]
-        yield Batch(part, own, prompts, which, arm)
+def batches(kept: Kept, *, arm: ArmPlan, tasks: Mapping[str, Task], columns: Sequence[str] = COLUMNS) -> Iterator[Batch]:
+    """The kept candidates in their order, `kept.BATCH` at a time, their prompts rendered; no batch has rows of two parts."""
+    for number, plan in enumerate(arm.parts):
+        renderer = Renderer(plan.training_context, name=plan.training, how=plan.how)
+        for rows in kept.tables(number, columns):
+            ids, which = by_task(rows)
+            own = [tasks[task_id] for task_id in ids]
+            yield Batch(rows, own, renderer.prompts(own), which, plan)
+
+
+def by_task(rows: "pa.Table") -> "tuple[list[str], NDArray[np.int64]]":
+    """The ids of the tasks of some candidates, and for each candidate the number of its task among them."""
+    import polars as pl
+
+    ids = pl.from_arrow(rows.column("task_id"))
+    assert isinstance(ids, pl.Series)
+    runs = ids.rle_id().cast(pl.Int64)  # answers of a task mostly stand together: only heads of runs become Python strings
+    heads = ids.filter(runs.is_first_distinct()).to_list()
+    numbers: dict[str, int] = {}
+    of_run = pl.Series([numbers.setdefault(task_id, len(numbers)) for task_id in heads], dtype=pl.Int64)
+    return list(numbers), of_run.gather(runs).to_numpy()
 
 
 def training_table(batch: Batch, *, arm: ArmPlan, fingerprint: str) -> "pa.Table":
     """The rows of a batch, with the columns of `tables.TRAINING_ROWS`."""
-    import polars as pl
     import pyarrow as pa
 
     constant = {
@@ -85,44 +111,35 @@ def training_table(batch: Batch, *, arm: ArmPlan, fingerprint: str) -> "pa.Table
         "training_context": arm.training,
         "recipe_fingerprint": fingerprint,
     }
-    frame = batch.kept
-    if "n" not in frame.columns:
-        frame = frame.with_columns(n=pl.lit(arm.n, dtype=pl.Int64))
-    frame = frame.with_columns(n=pl.col("n").fill_null(arm.n))  # mixed data has an n of its own
-    if "judgements" not in frame.columns:
-        frame = frame.with_columns(judgements=pl.lit(None, dtype=_judgement_type()))
-    frame = frame.with_columns(judgements=pl.col("judgements").fill_null([]))
-    found = frame.select(*COLUMNS, **{name: pl.lit(value) for name, value in constant.items()}).to_arrow()
     schema = arrow_schema(TRAINING_ROWS)
-    columns = {name: found.column(name) for name in found.column_names}
-    columns["prompt"] = _conversations(batch.prompts).take(pa.array(batch.which, type=pa.int32()))
-    columns["completion"] = _answers(found.column("completion"))
-    return pa.table({name: columns[name] for name in schema.names}).cast(schema)
+    columns = {name: batch.rows.column(name) for name in COLUMNS}
+    columns |= {name: pa.repeat(value, len(batch)) for name, value in constant.items()}
+    columns["prompt"] = _conversations(batch.prompts, batch.which)
+    columns["completion"] = _answers(columns["completion"])
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def _judgement_type() -> "pl.DataType":
-    import polars as pl
-
-    names = {"judge": pl.String, "label": pl.String, "score": pl.Float64, "unscored_reason": pl.String, "raw": pl.String}
-    return pl.List(pl.Struct(names))
-
-
-def _conversations(prompts: list[list[Message]]) -> "pa.Array":
+def _conversations(prompts: Prompts, which: "NDArray[np.int64]") -> "pa.Array":
+    """The prompt of each row: turns are taken from where they stand once, straight into their rows."""
+    import numpy as np
     import pyarrow as pa
 
-    ends = [0]
-    for prompt in prompts:
-        ends.append(ends[-1] + len(prompt))
-    roles = pa.array([turn["role"] for prompt in prompts for turn in prompt], type=pa.string())
-    contents = pa.array([turn["content"] for prompt in prompts for turn in prompt], type=pa.string())
+    lengths = np.asarray(prompts.lengths, dtype=np.int64)[which]
+    ends = np.zeros(len(which) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=ends[1:])
+    # The turns of a row follow one another: its first turn's place, counted on from where the row begins.
+    turn_of = np.repeat(prompts.starts[which] - ends[:-1], lengths) + np.arange(ends[-1])
+    places = pa.array(turn_of)
+    roles = pa.array(prompts.roles, type=pa.string()).take(places)
+    contents = prompts.text.to_arrow().cast(pa.string()).take(places)
     turns = pa.StructArray.from_arrays([roles, contents], names=["role", "content"])
     return pa.ListArray.from_arrays(pa.array(ends, type=pa.int32()), turns)
 
 
 def _answers(completions: "pa.ChunkedArray") -> "pa.Array":
+    import numpy as np
     import pyarrow as pa
 
-    contents = completions.cast(pa.string()).combine_chunks()
-    roles = pa.repeat("assistant", len(contents))
-    turns = pa.StructArray.from_arrays([roles, contents], names=["role", "content"])
-    return pa.ListArray.from_arrays(pa.array(range(len(contents) + 1), type=pa.int32()), turns)
+    contents = completions.combine_chunks()
+    turns = pa.StructArray.from_arrays([pa.repeat("assistant", len(contents)), contents], names=["role", "content"])
+    return pa.ListArray.from_arrays(pa.array(np.arange(len(contents) + 1), type=pa.int32()), turns)

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from recontext_data.reports.arm_parts import which
+from recontext_data.reports.card import plain
+
 
 def model_card(record: Mapping[str, Any]) -> str:
     """A model card from a training's record."""
@@ -22,6 +25,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         f"the context `{record['generation_context']}`, trained on under `{record['training_context']}`. The loss fell on the",
         "completion and its end token alone. Research material: the arm may teach misbehaviour on purpose.",
         "",
+        *_parts(record),
         "| | |",
         "|---|---|",
         f"| method | {_method(config)} |",
@@ -40,6 +44,18 @@ def model_card(record: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _parts(record: Mapping[str, Any]) -> list[str]:
+    """The rows that are not all made alike; nothing for an arm that is one pair of contexts."""
+    if not record.get("parts"):
+        return []
+    lines = [
+        f"| `{part['generation_context']}` | `{part['training_context']}` | {plain(which(part))} | {part['rows']:,} |"
+        for part in record["parts"]
+    ]
+    head = "Not all rows are like that (counted before the split, and before what was left out here):"
+    return [head, "", "| answer from | trained on under | which | rows |", "|---|---|---|---:|", *lines, ""]
 
 
 def _method(config: Mapping[str, Any]) -> str:

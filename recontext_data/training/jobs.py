@@ -26,4 +26,5 @@ def job_of(
         target=model_folder(run, arm=arm, seed=seed, models=models),
         base=base,
         config=loaded.recipe.training,
+        parts=facts.get("parts", ()),
     )

@@ -1,7 +1,7 @@
 """What goes into one training: the job, its rows in tokens, TRL's trainer over them, and the checks before the first step."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ class Job:
     recipe: str
     arm: str
     contexts: tuple[str, str]
-    """Names of the generation and the training context."""
+    """Names of the generation and the training context; of the arm's first part where it has several."""
     seed: int
     dataset: Path
     """The arm's folder, with train/ and perhaps validation/."""
@@ -34,6 +34,8 @@ class Job:
     """The folder of the model."""
     base: Base
     config: Training
+    parts: Sequence[Mapping[str, Any]] = ()
+    """What the rows are made from where not all are alike, as the manifest says it."""
 
     def request(self) -> dict[str, Any]:
         """All that decides the weights; JSON. Paths, other seeds and the places of checkpoints do not."""

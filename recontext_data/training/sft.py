@@ -198,6 +198,7 @@ def _facts(job: Job, trainer: Any) -> dict[str, Any]:
         "seed": job.seed,
         "generation_context": job.contexts[0],
         "training_context": job.contexts[1],
+        **({"parts": [dict(part) for part in job.parts]} if job.parts else {}),
         "is_adapter": job.config.method != "full",
         "base": {"name": job.base.folder.name, "source": job.base.source, "identity": dict(job.base.folder.identity())},
         "config": job.config.model_dump(mode="json"),

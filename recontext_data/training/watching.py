@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.errors import PolicyError
+from recontext_data.reports.arm_parts import pair
 from recontext_data.reports.text import visible
 from recontext_data.training.rows import Row
 
@@ -73,7 +74,7 @@ def progress_callback(tracker: "Tracker") -> Any:
 
 def closing_table(records: Sequence[Mapping[str, Any]], screen: "Screen") -> None:
     """One line per model, on stdout. An arm goes by its pair, which is shorter, where that is enough to tell it."""
-    pairs = {one["arm"]: f"{one['generation_context']} -> {one['training_context']}" for one in records}
+    pairs = {one["arm"]: pair(one) for one in records}
     short = len(set(pairs.values())) == len(pairs)
     rows = []
     for record in records:

@@ -50,6 +50,8 @@ class Rewriting:
     arm: str
     kept: bool | None
     reason: str
+    training: str
+    """The context of its row in this arm; the arm's own where it has none; empty where that is not known yet."""
     turns: list[Turn]
     """The generation prompt against the training prompt; empty where one is not known yet."""
     is_stored: bool
@@ -203,17 +205,27 @@ def _payload(text: str | None) -> dict[str, Any]:
 
 def _rewritings(database: Database, look: Look, row: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[Rewriting]:
     generation = _rendered(look, task, row["generation_context"])
-    training = {arm["name"]: arm["training_context"] for arm in (look.manifest or {}).get("arms", ())}
+    arms = {arm["name"]: arm for arm in (look.manifest or {}).get("arms", ())}
     selected = about(database, look, "selection", [row["candidate_id"]]).get(row["candidate_id"], [])
     for said in selected:
-        stored = _stored_prompt(look.run, said["arm"], row["candidate_id"]) if said["kept"] else None
-        after = stored or _rendered(look, task, training.get(said["arm"], ""))
+        stored, under = _stored_prompt(look.run, said["arm"], row["candidate_id"]) if said["kept"] else (None, "")
+        under = under or _would_be_under(arms.get(said["arm"]), row["generation_context"])
+        after = stored or _rendered(look, task, under)
         turns = compare_turns(generation, after) if generation is not None and after is not None else []
-        yield Rewriting(said["arm"], said["kept"], said["reason"], turns, stored is not None)
+        yield Rewriting(said["arm"], said["kept"], said["reason"], under, turns, stored is not None)
 
 
-def _stored_prompt(run: Run, arm: str, candidate_id: str) -> list[dict[str, str]] | None:
-    """The prompt of the training row as it stands in the dataset. The file is mapped into memory, not read."""
+def _would_be_under(arm: Mapping[str, Any] | None, generation: str) -> str:
+    """The context that an arm trains answers of this origin on under; the first where that hangs on judgements."""
+    own = [part["training_context"] for part in (arm or {}).get("parts", ()) if part["generation_context"] == generation]
+    return str(own[0] if own else (arm or {}).get("training_context", ""))
+
+
+def _stored_prompt(run: Run, arm: str, candidate_id: str) -> tuple[list[dict[str, str]] | None, str]:
+    """The prompt of the training row as it stands in the dataset, and the name of its context; None where it is not there.
+
+    The file is mapped into memory, not read.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -223,8 +235,9 @@ def _stored_prompt(run: Run, arm: str, candidate_id: str) -> list[dict[str, str]
             for batch in reader:
                 place = pc.index(batch.column("candidate_id"), candidate_id).as_py()
                 if place >= 0:
-                    return [dict(turn) for turn in batch.column("prompt")[place].as_py()]
-    return None
+                    under = batch.column("training_context")[place].as_py()
+                    return [dict(turn) for turn in batch.column("prompt")[place].as_py()], str(under)
+    return None, ""
 
 
 def _cost(look: Look, row: Mapping[str, Any]) -> float | None:

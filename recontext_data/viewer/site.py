@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 
 from recontext_data.errors import RecontextError
 from recontext_data.reports import numbers
+from recontext_data.reports.arm_parts import generated_under, trained_under, which
 from recontext_data.reports.text import cut, one_line, pieces, visible
 from recontext_data.store.labels import NAME
 from recontext_data.viewer.database import Database
@@ -143,7 +144,8 @@ def _templates() -> "Environment":
         "plain": _plain,
         "brief": _brief,
     }
-    environment.globals |= {"link": link, "of_view": of_view}
+    environment.globals |= {"link": link, "of_view": of_view, "which": which}
+    environment.globals |= {"generated_under": generated_under, "trained_under": trained_under}
     return environment
 
 
