@@ -12,7 +12,7 @@ from recontext_data import build as verb
 from recontext_data.config import Config
 from recontext_data.field_docs import field_docs
 from recontext_data.loading import load, shipped_recipes
-from recontext_data.options import keys_at, options
+from recontext_data.options import configs_in, keys_at, options
 from recontext_data.recipe import Recipe
 from scripts.make_schema import SCHEMA, schema
 from tests.helpers import ROOT, recipe_tree, write_recipe
@@ -97,6 +97,26 @@ def test_every_config_is_documented() -> None:
     ]
     assert [name for config in configs for name in documented(config)] == []
     assert set(documented(Recipe)) <= set(sections)
+
+
+WIDER = {
+    "Recipe": "its fields are the sections of the file",
+    "Context": "eight of them say the place, of which one is written",
+    "OpenAIConfig": "`kind` and twelve settings, under the names that servers and their users know",
+}
+"""Configs of more than 12 fields, and why each may be."""
+
+
+def test_a_config_has_at_most_twelve_fields() -> None:
+    found: set[type[Config]] = {Recipe}
+    waiting: list[type[Config]] = [Recipe]
+    while waiting:
+        fields = waiting.pop().model_fields.values()
+        new = {config for info in fields for config in configs_in(info.annotation, info.metadata)} - found
+        found |= new
+        waiting += new
+    assert len(found) > 40
+    assert {config.__name__ for config in found if len(config.model_fields) > 12} == set(WIDER)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from recontext_data.errors import InputError
 from recontext_data.policies.tiny import TinyPolicy
 from recontext_data.reports.screen import Screen
 from recontext_data.training import adapters, checkpoints
+from recontext_data.training.arguments import sft_config
 from recontext_data.training.base import base_from, keep_autograd, load_4bit
 from recontext_data.training.models import models_of, read_record
 from recontext_data.training.preparing import Job
@@ -60,6 +61,18 @@ def test_the_loss_falls_and_the_record_says_what_was_done(tmp_path: Path, method
     assert sorted(on_disk["files"]) == sorted(p.name for p in job.target.iterdir() if p.name != "training.json")
     assert str(tmp_path) not in (job.target / "README.md").read_text()
     assert not (job.target / "training_args.bin").exists()
+
+
+def test_gradient_checkpointing_is_off_unless_extra_asks_for_it_and_changes_no_weight(tmp_path: Path) -> None:
+    def trained(name: str, **config: Any) -> tuple[bool, str]:
+        job = make_job(tmp_path / name, method="lora", **config)
+        arguments = sft_config(job.config, output=tmp_path, seed=0, steps=8, longest=64)
+        run(job)
+        return arguments.gradient_checkpointing, weights(job)
+
+    off, plain = trained("plain")
+    on, recomputed = trained("recomputed", extra={"gradient_checkpointing": True})
+    assert (off, on) == (False, True) and recomputed == plain
 
 
 def test_a_trained_model_is_sampled_by_the_policy_with_the_base_s_own_tokenizer(tmp_path: Path) -> None:
