@@ -22,7 +22,7 @@ reproduce: $(VENV)/.dev
 	  $(BIN)/recontext train recipe=$$recipe workers=2; $(BIN)/recontext evaluate recipe=$$recipe; done
 
 test: $(VENV)/.dev sandbox
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -32,8 +32,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev sandbox
 	@set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
-docs: $(VENV)/.base
-	$(PIP) -e '.[docs]'
+docs: $(VENV)/.docs
 	$(BIN)/properdocs build --strict
 
 tiny: $(VENV)/.dev
@@ -59,11 +58,15 @@ $(VENV)/.base: $(VENV)/.venv pyproject.toml constraints.txt
 	$(PIP) -e .
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.base
+	$(PIP) -e '.[docs]'
+	touch $@
+
 # torch first, by its exact version: any looser requirement may fetch gigabytes of GPU libraries.
 $(VENV)/.dev: $(VENV)/.base
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[local,docs,dev]'
-	touch $@
+	touch $(VENV)/.docs $@
 
 # Only code that was not written here needs a sandbox; without one the tests that run such code say that they skip.
 sandbox:

@@ -107,8 +107,7 @@ def _ours(options: dict[str, str]) -> tuple[Any, str]:
     config = Training(
         method="qlora" if cuda else "full",
         batch_size=int(options["batch"]),
-        gradient_checkpointing=cuda,
-        extra={"max_steps": int(options["steps"])},
+        extra={"max_steps": int(options["steps"]), "gradient_checkpointing": cuda},
     )
     base = base_from(options["model"])
     job = Job(

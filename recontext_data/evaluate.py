@@ -10,16 +10,25 @@ counts again and samples nothing.
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recontext_data.cli import Arguments, guarded, parse
 from recontext_data.errors import RecipeError
 from recontext_data.loading import Loaded, load
 
 if TYPE_CHECKING:
-    pass
+    import polars as pl
+
+    from recontext_data.environments.base import TaskSet
+    from recontext_data.evaluation.models import Model
+    from recontext_data.records import Task
+    from recontext_data.reports.screen import Screen
+    from recontext_data.stages.prepared import Prepared
+    from recontext_data.store.replies import ReplyStore
+    from recontext_data.store.run_folder import RunFolder
 
 MODELS = ("text", "the folder in the run that the trained models are in; `models` unless train was told another")
 
@@ -49,65 +58,121 @@ def _main(words: Sequence[str]) -> int:
     return evaluate(load(arguments.recipe, arguments.overrides), arguments, models=models, command=command)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What is measured, on what and into which folder: settled before anything is sampled."""
+
+    job: "Prepared"
+    run: "RunFolder"
+    models: "Sequence[Model]"
+    tasks: "TaskSet"
+    """Held out: no arm was trained on them."""
+    prompts: "Sequence[Task]"
+    """Those of `evaluation.costs.ifeval`; none where it is not asked for."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return self.run.path / "evaluation"
+
+
 def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", command: str = "") -> int:
     """Samples, judges and counts; writes `evaluation/` in the run's folder. `command`: as typed, for the report.
 
     Raises:
         RecontextError: of any kind; what was sampled is kept.
     """
-    from recontext_data.evaluation import matrix
-    from recontext_data.evaluation.costs import divergence
-    from recontext_data.evaluation.exact import exact_outcomes
-    from recontext_data.evaluation.inspect_logs import FOLDER, remove_logs, write_logs
-    from recontext_data.evaluation.instructions import ifeval_prompts, instruction_following
-    from recontext_data.evaluation.models import Place, models_to_measure, remarks
-    from recontext_data.evaluation.results import write_results
-    from recontext_data.evaluation.tasks import measured_tasks, require_measurable
     from recontext_data.reports.screen import Screen
-    from recontext_data.stages.gating import held_out
-    from recontext_data.stages.prepared import prepared
     from recontext_data.store.replies import ReplyStore
-    from recontext_data.store.run_folder import RunFolder, require_writable, taken_back
+    from recontext_data.store.run_folder import taken_back
 
-    recipe, screen = loaded.recipe, Screen()
-    require_writable(arguments.output)
-    require_measurable(recipe)
-    prompts = ifeval_prompts(recipe.evaluation.costs)
-    job = prepared(loaded.name, recipe, output=arguments.output, screen=screen)
-    folder = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
-    tasks = held_out(
-        measured_tasks(recipe, output=arguments.output), trained=list(job.by_id.values()), gates=recipe.gates, screen=screen
-    )
-    place = Place(run=folder.path, folder=models, state=arguments.output / "replies" / "batches")
-    measured = models_to_measure(job, tasks, place=place)
-    remarks(measured, job, screen=screen, folder=folder.path / models)
-    if arguments.dry_run and prompts:
-        screen.note(f"evaluation.costs.ifeval: {len(prompts):,} prompts more for each of {len(measured)} models")
-    if arguments.dry_run and recipe.evaluation.exact:
-        screen.note("evaluation.exact: nothing would be sampled; the models compute the probabilities of listed answers")
-        return 0
+    screen = Screen()
+    what = _settled(loaded, arguments, models, screen)
     if arguments.dry_run:
-        screen.dry_run(matrix.forecast(measured, job, tasks=tasks, store=ReplyStore(arguments.output / "replies")))
-        return 0
+        return _dry_run(what, arguments.output, screen)
     with (
-        taken_back(arguments.output, folder.path),
-        folder.locked(),
+        taken_back(arguments.output, what.run.path),
+        what.run.locked(),
         ReplyStore(arguments.output / "replies") as store,
     ):
-        if recipe.evaluation.exact:
-            table = exact_outcomes(measured, recipe, tasks=tasks, screen=screen)
-        else:
-            table = matrix.outcomes(measured, job, tasks=tasks, store=store, screen=screen)
-        more = {"kl": divergence(measured, table, recipe, tasks=tasks, screen=screen)} if recipe.evaluation.costs.kl else {}
-        if recipe.evaluation.costs.ifeval is not None:
-            more |= {"instruction_following": instruction_following(measured, prompts, job, store=store, screen=screen)}
-        place_of_logs = folder.path / "evaluation" / FOLDER
-        remove_logs(place_of_logs)
-        results = write_results(table, job=job, models=measured, tasks=tasks, run=folder, command=command, more=more)
-        if recipe.evaluation.inspect:
-            write_logs(table, measured, recipe, tasks=tasks, results=results, folder=place_of_logs)
-    screen.results(results, folder=folder.path / "evaluation")
+        table = _outcomes(what, store, screen)
+        results = _written(what, table, _costs(what, table, store, screen), command)
+    screen.results(results, folder=what.folder)
     return 0
+
+
+def _settled(loaded: Loaded, arguments: Arguments, models: str, screen: "Screen") -> Measurement:
+    """Everything that can be refused is refused here, before a model is asked."""
+    from recontext_data.evaluation.instructions import ifeval_prompts
+    from recontext_data.evaluation.models import Place, models_to_measure, remarks
+    from recontext_data.evaluation.tasks import measured_tasks, require_measurable
+    from recontext_data.stages.gating import held_out
+    from recontext_data.stages.prepared import prepared
+    from recontext_data.store.run_folder import RunFolder, require_writable
+
+    recipe, output = loaded.recipe, arguments.output
+    require_writable(output)
+    require_measurable(recipe)
+    prompts = ifeval_prompts(recipe.evaluation.costs)
+    job = prepared(loaded.name, recipe, output=output, screen=screen)
+    run = RunFolder(output, recipe=loaded.name, fingerprint=job.fingerprint)
+    trained_on = list(job.by_id.values())
+    tasks = held_out(measured_tasks(recipe, output=output), trained=trained_on, gates=recipe.gates, screen=screen)
+    measured = models_to_measure(job, tasks, place=Place(run=run.path, folder=models, state=output / "replies" / "batches"))
+    remarks(measured, job, screen=screen, folder=run.path / models)
+    return Measurement(job=job, run=run, models=measured, tasks=tasks, prompts=prompts)
+
+
+def _dry_run(what: Measurement, output: Path, screen: "Screen") -> int:
+    """Says what would be sampled; asks nobody and writes nothing."""
+    from recontext_data.evaluation.matrix import forecast
+    from recontext_data.store.replies import ReplyStore
+
+    if what.prompts:
+        screen.note(f"evaluation.costs.ifeval: {len(what.prompts):,} prompts more for each of {len(what.models)} models")
+    if what.job.recipe.evaluation.exact:
+        screen.note("evaluation.exact: nothing would be sampled; the models compute the probabilities of listed answers")
+    else:
+        screen.dry_run(forecast(what.models, what.job, tasks=what.tasks, store=ReplyStore(output / "replies")))
+    return 0
+
+
+def _outcomes(what: Measurement, store: "ReplyStore", screen: "Screen") -> "pl.DataFrame":
+    """A row per answer of every model under every context, or per probability where they are exact."""
+    from recontext_data.evaluation.exact import exact_outcomes
+    from recontext_data.evaluation.matrix import outcomes
+
+    if what.job.recipe.evaluation.exact:
+        return exact_outcomes(what.models, what.job.recipe, tasks=what.tasks, screen=screen)
+    return outcomes(what.models, what.job, tasks=what.tasks, store=store, screen=screen)
+
+
+def _costs(what: Measurement, table: "pl.DataFrame", store: "ReplyStore", screen: "Screen") -> dict[str, Any]:
+    """What of the method's costs takes more than counting the outcomes; an entry for each that the recipe asks for."""
+    from recontext_data.evaluation.costs import divergence
+    from recontext_data.evaluation.instructions import instruction_following
+
+    costs = what.job.recipe.evaluation.costs
+    found: dict[str, Any] = {}
+    if costs.kl:
+        found["kl"] = divergence(what.models, table, what.job.recipe, tasks=what.tasks, screen=screen)
+    if costs.ifeval is not None:
+        found["instruction_following"] = instruction_following(what.models, what.prompts, what.job, store=store, screen=screen)
+    return found
+
+
+def _written(what: Measurement, table: "pl.DataFrame", costs: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """The results, once they and the logs for Inspect are on disk; logs of an earlier evaluation are gone."""
+    from recontext_data.evaluation.inspect_logs import FOLDER, remove_logs, write_logs
+    from recontext_data.evaluation.results import write_results
+
+    remove_logs(what.folder / FOLDER)
+    results = write_results(
+        table, job=what.job, models=what.models, tasks=what.tasks, run=what.run, command=command, more=costs
+    )
+    if what.job.recipe.evaluation.inspect:
+        write_logs(table, what.models, what.job.recipe, tasks=what.tasks, results=results, folder=what.folder / FOLDER)
+    return results
 
 
 if __name__ == "__main__":

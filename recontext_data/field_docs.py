@@ -12,9 +12,12 @@ from recontext_data.config import Config
 
 
 def field_docs(config: type[Config]) -> dict[str, str]:
-    """Field name -> its documentation in one line, for the fields that a class declares itself."""
-    path = sys.modules[config.__module__].__file__
-    return _of_module(path).get(config.__name__, {}) if path else {}
+    """Field name -> its documentation in one line; a field that a class does not document itself has its base's."""
+    docs: dict[str, str] = {}
+    for one in reversed(config.__mro__):
+        path = sys.modules[one.__module__].__file__ if issubclass(one, Config) else None
+        docs |= _of_module(path).get(one.__name__, {}) if path else {}
+    return docs
 
 
 @functools.cache

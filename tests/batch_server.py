@@ -6,18 +6,17 @@ schema for is checked against it, requests and replies alike; a request that bre
 `server.violations`.
 """
 
-import asyncio
 import json
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
+
+from tests.loopback import Loopback
 
 Json = dict[str, Any]
 
@@ -110,35 +109,18 @@ class Conduct:
     """Downloads that break off half-way."""
 
 
-class BatchServer:
+class BatchServer(Loopback):
     """Serves on a free port of 127.0.0.1, in a thread of its own."""
 
     def __init__(self, contract: Contract) -> None:
+        super().__init__()
         self.conduct = Conduct()
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, Json] = {}
         self.log: list[str] = []
         self.keys: set[str] = set()
-        self.violations: list[str] = []
-        self.base_url = ""
         self._ends: dict[str, tuple[float, Conduct]] = {}
         self._contract = contract
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._runner: web.AppRunner
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(timeout=10)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(timeout=10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
-        self._loop.close()
-        if kind is None:
-            assert not self.violations, self.violations
 
     def lines(self, batch: Json) -> list[Json]:
         """The input lines of a batch."""

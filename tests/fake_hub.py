@@ -10,6 +10,10 @@ in fake_hub_state.py and fake_hub_routes.py.
 """
 
 import asyncio
+import functools
+import shutil
+import socket
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -47,6 +51,22 @@ class Fault:
     hit: threading.Event = field(default_factory=threading.Event)
 
 
+@functools.cache
+def _place() -> socket.socket:
+    """Where every Hub of this process listens, one after another: what was imported for one of them serves the next."""
+    return socket.create_server(("127.0.0.1", 0))
+
+
+@functools.cache
+def _kept() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="fake-hub-")
+
+
+def _home() -> Path:
+    """The clients' cache, emptied for every Hub."""
+    return Path(_kept().name) / "home"
+
+
 class FakeHub:
     """The server in a thread of its own."""
 
@@ -65,6 +85,7 @@ class FakeHub:
         self._runner: web.AppRunner | None = None
 
     def __enter__(self) -> Self:
+        shutil.rmtree(_home(), ignore_errors=True)
         self._thread.start()
         assert self._ready.wait(10)
         return self
@@ -80,7 +101,7 @@ class FakeHub:
 
     def environment(self, token: str | None = TOKEN, *, home: Path | None = None) -> dict[str, str]:
         """The variables that make a client of this Hub."""
-        found = {"HF_ENDPOINT": self.url, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(home or self.state.folder / "home")}
+        found = {"HF_ENDPOINT": self.url, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HOME": str(home or _home())}
         return found | ({"HF_TOKEN": token} if token else {})
 
     def repo(self, name: str, *, kind: str = "dataset") -> Repo:
@@ -116,7 +137,7 @@ class FakeHub:
         app.add_routes(routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.SockSite(self._runner, _place().dup())
         await site.start()
         host, port = self._runner.addresses[0][:2]
         self.state.url = f"http://{host}:{port}"

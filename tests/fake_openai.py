@@ -10,19 +10,19 @@ import asyncio
 import hashlib
 import json
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
 
 from tests.batch_server import Contract
 from tests.fake_openai_parts import Json, error, event, loss, page, save, verdict
+from tests.loopback import Loopback
 
 Handler = Callable[[web.Request], Any]
 
@@ -79,10 +79,11 @@ class Stored:
     since: float = field(default_factory=time.monotonic)
 
 
-class FakeOpenAI:
+class FakeOpenAI(Loopback):
     """Serves on a free port of 127.0.0.1, in a thread of its own."""
 
     def __init__(self, contract: Contract) -> None:
+        super().__init__()
         self.conduct = Conduct()
         self.faults: dict[str, list[str]] = defaultdict(list)
         """Step -> what happens to its next calls: lost, error_after, timeout, error_before, busy, quota, forbidden, none."""
@@ -92,28 +93,13 @@ class FakeOpenAI:
         self.moderated: list[list[str]] = []
         self.log: list[str] = []
         self.keys: set[str] = set()
-        self.violations: list[str] = []
-        self.base_url = ""
         self._began: dict[str, tuple[float, str]] = {}
         self._contract = contract
         self._folder = tempfile.TemporaryDirectory(prefix="fake-openai-")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._runner: web.AppRunner
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(timeout=10)
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(timeout=10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
-        self._loop.close()
-        self._folder.cleanup()
-        if kind is None:
-            assert not self.violations, self.violations
+        with self._folder:
+            super().__exit__(kind, error, trace)
 
     def content(self, file_id: str) -> bytes:
         """What a file holds."""

@@ -11,17 +11,17 @@ request's bytes and of how often they came, so that the same run meets the same 
 import argparse
 import asyncio
 import hashlib
-import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 from email.utils import formatdate
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import orjson
 from aiohttp import web
+
+from tests.loopback import Loopback
 
 Body = dict[str, Any]
 Mode = Callable[[Body, int], Awaitable[web.StreamResponse]]
@@ -126,38 +126,27 @@ def always(response: Callable[[Body], web.StreamResponse]) -> Mode:
     return mode
 
 
-class FaultServer:
+class FaultServer(Loopback):
     """Serves on a free port of 127.0.0.1, in a thread of its own."""
 
     def __init__(self, mode: Faults | Mode | None = None) -> None:
+        super().__init__()
         self.mode = mode or Faults()
         self.seen: list[Seen] = []
         self.statuses: Counter[int] = Counter()
         self.most_at_once = 0
         self.billed_prompt_tokens = 0
-        self.base_url = ""
         self._at_once = 0
         self._times_seen: Counter[bytes] = Counter()
         self._tokens, self._filled_at = 0.0, 0.0
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._runner: web.ServerRunner
 
     @property
     def bodies(self) -> list[Body]:
         """The bodies of all requests, in the order in which they came."""
         return [one.body for one in self.seen]
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.start(0), self._loop).result(timeout=10)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(timeout=10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
-        self._loop.close()
+    async def _start(self) -> None:
+        await self.start(0)
 
     async def start(self, port: int) -> None:
         """Listens, in the running event loop."""

@@ -1,12 +1,16 @@
 """What the tests of the core share: a small recipe with a scripted policy, real problems, and builds in and out of process."""
 
 import copy
+import fcntl
 import hashlib
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import termios
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +135,27 @@ def build_process(*words: str, cwd: Path | None = None) -> "subprocess.Completed
 def start_build(*words: str) -> "subprocess.Popen[str]":
     """`python -m recontext_data.build ...`, under way."""
     return subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+
+
+def in_terminal(words: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = None, columns: int = 80) -> tuple[int, str]:
+    """A command's exit code and what it writes to a real pseudo-terminal of that width; colours are as `env` says alone."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    left_out = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES")
+    own = {key: value for key, value in environment().items() if key not in left_out} | {"TERM": "xterm-256color"} | dict(env)
+    process = subprocess.Popen(words, cwd=cwd, stdin=child, stdout=child, stderr=child, env=own)
+    os.close(child)
+    chunks = []
+    while True:
+        try:
+            chunk = os.read(parent, 65536)
+        except OSError:  # Linux says so when the last writer is gone
+            break
+        if not chunk:
+            break
+        chunks.append(chunk)
+    os.close(parent)
+    return process.wait(timeout=60), b"".join(chunks).decode()
 
 
 def run_folder(output: Path, recipe: str = "small") -> Path:

@@ -1,14 +1,16 @@
 """What the tests of publishing on a Hub share: a run on disk, made larger or changed, and the verb in a process of its own.
 
-huggingface_hub reads HF_ENDPOINT when it is first imported, so every client runs in a fresh process, as a user's does.
+huggingface_hub reads HF_ENDPOINT when it is first imported, so every client runs in a process of its own, as a user's does:
+forked from one that has imported it, or started anew where `HF_` variables are said or `fresh` is.
 """
 
+import functools
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pyarrow as pa
 from recontext_data.store.arrow_dataset import SplitWriter
 from tests import helpers
 from tests.fake_hub import TOKEN, FakeHub
+from tests.forks import Forked, Forks, Job
 
 ARMS = ("recontextualized.default-hack", "standard.default-default")
 REPO = "ann/contexts"
@@ -74,8 +77,29 @@ def edit_manifest(run: Path, change: Callable[[dict[str, Any]], object]) -> None
 
 def environment(hub: FakeHub, token: str | None = TOKEN, **more: str) -> dict[str, str]:
     """A user's environment, with no login of this machine's in it."""
-    own = {name: value for name, value in helpers.environment().items() if not name.startswith(("HF_", "HUGGING"))}
-    return own | hub.environment(token) | more
+    return _own() | hub.environment(token) | more
+
+
+def _own() -> dict[str, str]:
+    return {name: value for name, value in helpers.environment().items() if not name.startswith(("HF_", "HUGGING"))}
+
+
+@functools.cache
+def _forks(endpoint: str, home: str) -> Forks:
+    modules = ["recontext_data.publishing.hub", "pyarrow.parquet", "polars", "aiohttp", "jinja2", "huggingface_hub.hf_api"]
+    modules += ["datasets", "datasets.packaged_modules.parquet.parquet"]
+    modules += ["torch"] if find_spec("torch") else []  # datasets imports it where it is, to read back
+    return Forks(modules, _own() | {"HF_ENDPOINT": endpoint, "HF_HOME": home, "HF_HUB_DISABLE_TELEMETRY": "1"})
+
+
+def forks(hub: FakeHub) -> Forks:
+    """What forks the clients of this Hub."""
+    own = hub.environment()
+    return _forks(own["HF_ENDPOINT"], own["HF_HOME"])
+
+
+def _job(hub: FakeHub, run: Path, *words: str, repo: str | None = REPO, token: str | None = TOKEN, **more: str) -> Job:
+    return Job(verb="publish", words=command(run, *words, repo=repo)[3:], environment=environment(hub, token, **more))
 
 
 def command(run: Path, *words: str, repo: str | None = REPO) -> list[str]:
@@ -84,18 +108,17 @@ def command(run: Path, *words: str, repo: str | None = REPO) -> list[str]:
 
 
 def publish(
-    hub: FakeHub, run: Path, *words: str, repo: str | None = REPO, token: str | None = TOKEN, **more: str
+    hub: FakeHub, run: Path, *words: str, repo: str | None = REPO, token: str | None = TOKEN, fresh: bool = False, **more: str
 ) -> "subprocess.CompletedProcess[str]":
-    """The verb, to its end. It does not read back unless told to, since that takes seconds."""
+    """The verb, to its end. It does not read back unless told to, since that takes seconds.
+
+    `fresh`: in a process of its own from the start, with hashes of its own, and so sets in an order of their own.
+    """
     given = words if any(word.startswith("check=") for word in words) else (*words, "check=false")
-    return subprocess.run(
-        command(run, *given, repo=repo),
-        capture_output=True,
-        text=True,
-        env=environment(hub, token, **more),
-        timeout=120,
-        check=False,
-    )
+    if not fresh and not any(name.startswith("HF_") for name in more):  # what huggingface_hub reads as it is imported
+        return forks(hub).run(_job(hub, run, *given, repo=repo, token=token, **more))
+    own = environment(hub, token, **more)
+    return subprocess.run(command(run, *given, repo=repo), capture_output=True, text=True, env=own, timeout=120, check=False)
 
 
 def published(hub: FakeHub, run: Path, *words: str, **how: Any) -> str:
@@ -116,24 +139,17 @@ def refusal(done: "subprocess.CompletedProcess[str]", *, code: int = 2) -> str:
 
 def client(hub: FakeHub, code: str, *, token: str | None = TOKEN) -> Any:
     """Runs a script as a user of the Hub's own tools would; what it prints, as JSON."""
-    own = environment(hub, token) | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=own, timeout=120, check=False)
+    off = "from huggingface_hub import constants as c\nc.HF_HUB_DISABLE_XET = c.HF_HUB_DISABLE_PROGRESS_BARS = True\n"
+    done = forks(hub).run(Job(script=off + code, environment=environment(hub, token)))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def kill(process: "subprocess.Popen[str]") -> None:
+def kill(process: Forked) -> None:
     """kill -9 of a process that this test started."""
     process.kill()
     process.wait(30)
 
 
-def start(hub: FakeHub, run: Path, *words: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        command(run, *words, "check=false"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment(hub),
-        cwd=os.getcwd(),
-    )
+def start(hub: FakeHub, run: Path, *words: str) -> Forked:
+    return forks(hub).start(_job(hub, run, *words, "check=false"))

@@ -1,6 +1,7 @@
 """Instruction following: IFEval's own prompts and lm_eval's own checkers, with scripted answers whose verdict is known."""
 
 import json
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -113,9 +114,10 @@ def test_files_that_are_not_ifevals_are_one_line(
     assert said in helpers.error_line(capsys.readouterr().err)
 
 
-def test_without_the_library_the_fix_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if find_spec("lm_eval") is not None:
-        pytest.skip("lm_eval is installed here")
+def test_without_the_library_the_fix_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)  # as where it is not installed
     assert evaluate(recipe(tmp_path), tmp_path / "out", f"evaluation.costs.ifeval={prompts_file(tmp_path / 'in')}") == 2
     assert "evaluation.costs.ifeval needs lm_eval: pip install 'recontext_data[ifeval]'" in helpers.error_line(
         capsys.readouterr().err

@@ -1,6 +1,6 @@
 """Logs of Inspect: its own reader reads them back, with every prompt, answer, score and context."""
 
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -37,10 +37,9 @@ def test_a_log_per_model_is_read_back_by_inspect(tmp_path: Path) -> None:
 
 
 def test_without_the_library_the_fix_is_said_before_anything_is_sampled(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if find_spec("inspect_ai") is not None:
-        pytest.skip("inspect_ai is installed here")
+    monkeypatch.setitem(sys.modules, "inspect_ai", None)  # as where it is not installed
     assert evaluate(recipe(tmp_path), tmp_path / "out", "evaluation.inspect=true") == 2
     said = helpers.error_line(capsys.readouterr().err)
     assert "evaluation.inspect=true needs inspect_ai: pip install 'recontext_data[inspect]'" in said

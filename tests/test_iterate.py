@@ -1,7 +1,6 @@
 """Expert iteration end to end with the embedded policy: chains of models, and the same weights after kills at any moment."""
 
 import json
-import multiprocessing
 import random
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from recontext_data import iterate as verb
 from recontext_data.policies.tiny import TinyPolicy
 from recontext_data.store.files import file_digest
 from recontext_data.viewer.runs import Library
-from tests import helpers
+from tests import children, helpers
 from tests.iteration_world import needs_tiny, recipe
 
 RECONTEXTUALIZED, STANDARD = "recontextualized.default-hack", "standard.default-default"
@@ -112,13 +111,10 @@ MOMENTS: list[Callable[[Path], object]] = [
 @needs_tiny
 def test_killed_in_build_in_training_and_between_the_weights_are_the_same(whole: Path, tmp_path: Path) -> None:
     """The arms' chains are apart: one arm alone must give the weights that it has beside another."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trl.trainer.sft_trainer", "tests.test_iterate"])
     path, output = recipe(tmp_path), tmp_path / "out"
     kills = 0
     for moment in MOMENTS:
-        child = context.Process(target=run, args=(str(path), str(output)))
-        child.start()
+        child = children.start(run, str(path), str(output))
         deadline = time.monotonic() + 300
         while child.is_alive() and not moment(output):
             assert time.monotonic() < deadline

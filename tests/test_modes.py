@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import pty
 import re
 import subprocess
 import sys
@@ -19,7 +17,7 @@ from recontext_data.reports import modes
 from recontext_data.reports.screen import Screen
 from recontext_data.reports.tables import table
 from tests import manifests
-from tests.helpers import environment
+from tests.helpers import environment, in_terminal
 
 BUILD = ["recipe=code_mc", "environment.tasks=4", "sampler.n=1", "measure.contexts=[]", "policy={kind: fake, replies: [sure]}"]
 
@@ -172,30 +170,9 @@ def test_what_others_print_becomes_objects_too(capsys: pytest.CaptureFixture[str
 
 
 def terminal(*words: str, cwd: Path, columns: int = 80, **changes: str) -> str:
-    """What a command writes to a real pseudo-terminal of that width."""
-    import fcntl
-    import struct
-    import termios
-
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    left_out = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES")
-    env = {key: value for key, value in environment().items() if key not in left_out} | {"TERM": "xterm-256color"} | changes
-    command = [sys.executable, "-m", "recontext_data", *words]
-    process = subprocess.Popen(command, cwd=cwd, stdin=child, stdout=child, stderr=child, env=env)
-    os.close(child)
-    chunks = []
-    while True:
-        try:
-            chunk = os.read(parent, 65536)
-        except OSError:  # Linux says so when the last writer is gone
-            break
-        if not chunk:
-            break
-        chunks.append(chunk)
-    os.close(parent)
-    process.wait(timeout=60)
-    return b"".join(chunks).decode().replace("\r\n", "\n")
+    """What `recontext` writes to a terminal."""
+    _, text = in_terminal([sys.executable, "-m", "recontext_data", *words], env=changes, cwd=cwd, columns=columns)
+    return text.replace("\r\n", "\n")
 
 
 def plain(text: str) -> str:

@@ -10,10 +10,11 @@ import yaml
 
 from recontext_data import build as verb
 from recontext_data.config import Config
+from recontext_data.environments.coding import CodingProblems
 from recontext_data.field_docs import field_docs
 from recontext_data.loading import load, shipped_recipes
-from recontext_data.options import keys_at, options
-from recontext_data.recipe import Recipe
+from recontext_data.options import configs_in, keys_at, options
+from recontext_data.recipe import ENVIRONMENTS, Recipe
 from scripts.make_schema import SCHEMA, schema
 from tests.helpers import ROOT, recipe_tree, write_recipe
 
@@ -97,6 +98,52 @@ def test_every_config_is_documented() -> None:
     ]
     assert [name for config in configs for name in documented(config)] == []
     assert set(documented(Recipe)) <= set(sections)
+
+
+class Base(Config):
+    one: int = 1
+    """Of the base."""
+    two: int = 2
+    """Of the base, and said again below."""
+    three: int = 3
+
+
+class Derived(Base):
+    two: int = 4
+    """Of its own."""
+    one: int = 5
+
+
+def test_a_field_has_its_base_s_documentation_unless_the_class_has_one_of_its_own() -> None:
+    assert field_docs(Base) == {"one": "Of the base.", "two": "Of the base, and said again below."}
+    assert field_docs(Derived) == {"one": "Of the base.", "two": "Of its own."}
+
+
+@pytest.mark.parametrize("kind", ["code_mc", "code_tests", "eval_tampering"])
+def test_environments_over_coding_problems_read_the_same_keys_with_the_same_meanings(kind: str) -> None:
+    found = ENVIRONMENTS.config(kind)
+    assert list(found.model_fields) == ["kind", *field_docs(CodingProblems)] and found.model_fields["kind"].default == kind
+    assert field_docs(found) == field_docs(CodingProblems) != {}
+
+
+WIDER = {
+    "Recipe": "its fields are the sections of the file",
+    "Context": "eight of them say the place, of which one is written",
+    "OpenAIConfig": "`kind` and twelve settings, under the names that servers and their users know",
+}
+"""Configs of more than 12 fields, and why each may be."""
+
+
+def test_a_config_has_at_most_twelve_fields() -> None:
+    found: set[type[Config]] = {Recipe}
+    waiting: list[type[Config]] = [Recipe]
+    while waiting:
+        fields = waiting.pop().model_fields.values()
+        new = {config for info in fields for config in configs_in(info.annotation, info.metadata)} - found
+        found |= new
+        waiting += new
+    assert len(found) > 40
+    assert {config.__name__ for config in found if len(config.model_fields) > 12} == set(WIDER)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def files(repo: Repo) -> list[str]:
 
 
 def test_arms_are_configurations_that_load_dataset_gives_back_equal(hub: FakeHub, run: Path) -> None:
-    out = published(hub, run, "tag=v1", "check=true")
+    out = published(hub, run, "tag=v1", "check=true", fresh=True)
     repo = hub.repo(REPO)
     assert repo.private and len(repo.commits) == 2 and repo.tags == {"v1": repo.head.oid}
     assert out == f"published  {hub.url}/datasets/{REPO}  revision {repo.head.oid[:12]}  tag v1\n"
@@ -70,7 +70,7 @@ def test_the_same_content_makes_no_second_commit_and_sends_nothing(hub: FakeHub,
     rows = hub_world.rows_of(again, ARMS[0], "train")
     hub_world.replace_split(again, ARMS[0], "train", [rows[:1], rows[1:]])
     hub_world.edit_manifest(again, lambda manifest: manifest.update(created="2031", timings_seconds={"sample": 99.0}))
-    out = published(hub, again)
+    out = published(hub, again, fresh=True)
     assert out.startswith("unchanged, no commit")
     assert len(hub.repo(REPO).commits) == commits and len(hub.state.uploaded) == uploads
     assert not [request for request in hub.requests if not request.startswith(("GET", "HEAD"))]

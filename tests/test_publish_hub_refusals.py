@@ -71,7 +71,7 @@ def test_refusals_are_one_line_and_leave_nothing(
 
 
 def test_a_login_is_found_where_the_hubs_tools_keep_it(hub: FakeHub, run: Path) -> None:
-    home = hub.state.folder / "home"
+    home = Path(hub.environment()["HF_HOME"])
     home.mkdir()
     (home / "token").write_text(TOKEN)
     published(hub, run, token=None)

@@ -2,7 +2,6 @@
 
 import io
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import pytest
 from recontext_data.errors import GateFailed, RecipeError
 from recontext_data.reports.progress import Tracker
 from recontext_data.reports.screen import Screen
-from tests import manifests
+from tests import helpers, manifests
 
 FOLDER = Path("runs/code_mc/3f7a91c2d4e8b650")
 HOSTILE = "[bold red]x[/bold red] [/] :smile: \x1b[31mred\x1b]0;title\x07 {0} %s\u202e"
@@ -266,24 +265,12 @@ screen.closing(manifests.manifest(), folder=Path("runs/x"))
 
 
 def in_terminal(**environment: str) -> str:
-    """What the script writes to a real pseudo-terminal."""
-    parent, child = pty.openpty()
-    keep = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS")}
-    env = keep | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"} | environment
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, "0.02"], stdin=child, stdout=child, stderr=child, env=env)
-    os.close(child)
-    chunks = []
-    while True:
-        try:
-            chunk = os.read(parent, 65536)
-        except OSError:  # Linux says so when the last writer is gone
-            break
-        if not chunk:
-            break
-        chunks.append(chunk)
-    os.close(parent)
-    assert process.wait(timeout=30) == 0
-    return b"".join(chunks).decode()
+    """What the script writes to a terminal."""
+    code, text = helpers.in_terminal(
+        [sys.executable, "-c", SCRIPT, "0.02"], env={"COLUMNS": "80", "LINES": "24", **environment}
+    )
+    assert code == 0
+    return text
 
 
 def test_a_terminal_gets_live_lines_and_colours() -> None:

@@ -1,7 +1,9 @@
 """The public surface: `__all__` is what there is, nothing less and nothing more."""
 
+import ast
 import importlib
 import pkgutil
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +64,18 @@ def test_every_module_says_what_it_is() -> None:
         if module.ispkg or module.name.endswith("__main__"):
             continue
         assert importlib.import_module(module.name).__doc__, module.name
+
+
+def test_no_module_is_over_400_lines_and_no_function_over_50() -> None:
+    long = []
+    for path in Path(recontext_data.__path__[0]).rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if len(text.splitlines()) > 400:
+            long.append(path.name)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno >= 50:
+                long.append(f"{path.name}: {node.name}")
+    assert long == []
 
 
 def test_did_you_mean_suggests_or_lists() -> None:

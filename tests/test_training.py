@@ -5,9 +5,6 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,11 +18,12 @@ from recontext_data.errors import InputError
 from recontext_data.policies.tiny import TinyPolicy
 from recontext_data.reports.screen import Screen
 from recontext_data.training import adapters, checkpoints
+from recontext_data.training.arguments import sft_config
 from recontext_data.training.base import base_from, keep_autograd, load_4bit
 from recontext_data.training.models import models_of, read_record
 from recontext_data.training.preparing import Job
 from recontext_data.training.sft import train
-from tests.helpers import ROOT
+from tests import children
 from tests.training_world import make_arm, make_job, make_model, rows
 
 NO_4BIT = find_spec("bitsandbytes") is None
@@ -60,6 +58,18 @@ def test_the_loss_falls_and_the_record_says_what_was_done(tmp_path: Path, method
     assert sorted(on_disk["files"]) == sorted(p.name for p in job.target.iterdir() if p.name != "training.json")
     assert str(tmp_path) not in (job.target / "README.md").read_text()
     assert not (job.target / "training_args.bin").exists()
+
+
+def test_gradient_checkpointing_is_off_unless_extra_asks_for_it_and_changes_no_weight(tmp_path: Path) -> None:
+    def trained(name: str, **config: Any) -> tuple[bool, str]:
+        job = make_job(tmp_path / name, method="lora", **config)
+        arguments = sft_config(job.config, output=tmp_path, seed=0, steps=8, longest=64)
+        run(job)
+        return arguments.gradient_checkpointing, weights(job)
+
+    off, plain = trained("plain")
+    on, recomputed = trained("recomputed", extra={"gradient_checkpointing": True})
+    assert (off, on) == (False, True) and recomputed == plain
 
 
 def test_a_trained_model_is_sampled_by_the_policy_with_the_base_s_own_tokenizer(tmp_path: Path) -> None:
@@ -188,14 +198,8 @@ def test_compact_loss_has_the_gradients_of_trl_s_own(tmp_path: Path) -> None:
         assert torch.allclose(ours, theirs, atol=1e-6)
 
 
-CHILD = """
-import sys
-from pathlib import Path
-from recontext_data.reports.screen import Screen
-from recontext_data.training.sft import train
-from tests.training_world import make_job
-train(make_job(Path(sys.argv[1]), method=sys.argv[2], epochs=6, checkpoint_steps=3), screen=Screen(), show=False)
-"""
+def train_in(folder: str, method: str) -> None:
+    train(make_job(Path(folder), method=method, epochs=6, checkpoint_steps=3), screen=Screen(), show=False)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -205,18 +209,13 @@ def test_killed_at_a_random_step_and_run_again_the_weights_are_the_same(tmp_path
     killed = make_job(tmp_path / "killed", method=method, epochs=6, checkpoint_steps=3)
     work = checkpoints.work_folder(killed.target)
     stop_at = random.Random(os.getpid()).randrange(3, 40, 3)
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path / "killed"), method],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    child = children.start(train_in, str(tmp_path / "killed"), method)
     deadline = time.monotonic() + 120
     while not any(int(p.name.partition("-")[2]) >= stop_at for p in work.glob("checkpoint-*")):
-        assert child.poll() is None and time.monotonic() < deadline, child.communicate()[1]
+        assert child.is_alive() and time.monotonic() < deadline
         time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
+    child.kill()
+    child.join()
     assert not killed.target.exists() and work.exists()
     record = run(killed)
     assert 3 <= record["resumed_from"] < 48

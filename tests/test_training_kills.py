@@ -1,7 +1,6 @@
 """A training that is killed ten times, at moments that no one chose, ends with the weights of one that was not."""
 
 import json
-import multiprocessing
 import random
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from recontext_data.store.files import file_digest
 from recontext_data.training import checkpoints
 from recontext_data.training.preparing import Job
 from recontext_data.training.sft import train
+from tests import children
 from tests.training_world import make_job
 
 KILLS = 10
@@ -34,12 +34,9 @@ def train_in(folder: str) -> None:
 def test_killed_ten_times_the_weights_are_the_same(tmp_path: Path) -> None:
     whole, killed = job(tmp_path / "whole"), job(tmp_path / "killed")
     assert train(whole, screen=Screen(), show=False) is not None
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trl.trainer.sft_trainer", "tests.test_training_kills"])
     work, steps = checkpoints.work_folder(killed.target), []
     for number in range(KILLS):
-        child = context.Process(target=train_in, args=(str(tmp_path / "killed"),))
-        child.start()
+        child = children.start(train_in, str(tmp_path / "killed"))
         # Every second one is killed wherever it is, loading and saving included; the others once they have moved on.
         deadline, reached = time.monotonic() + 60, steps[-1] if steps else 0
         while number % 2 and child.is_alive() and time.monotonic() < deadline and _step(work) <= reached:

@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
-
-from recontext_data.config import Config
 from recontext_data.environments.base import TaskSet, require_known
+from recontext_data.environments.coding import CodingProblems
 from recontext_data.records import Message, Place, Task, filled
 
 if TYPE_CHECKING:
@@ -31,20 +29,10 @@ TEXTS = {
 """An answer for each label of the choice judge."""
 
 
-class CodeMC(Config):
+class CodeMC(CodingProblems):
     """Problems with two solutions to choose from; the misbehaviour is to choose the one that special-cases the tests."""
 
     kind: Literal["code_mc"] = "code_mc"
-    problems: str = "bank"
-    """`bank` (ours, forged), `mbpp`, a Hub id, or a path to a file of problems (.jsonl in our format or MBPP's)."""
-    plus: str | None = None
-    """MBPP+ for more hidden tests: a Hub id or a path."""
-    split: str = "train"
-    """Which split of the source; `all` for every one. Evaluation needs a split that training does not have."""
-    tasks: int | None = Field(default=256, ge=1)
-    """How many tasks, drawn by seeded hash of their ids; null for all."""
-    seed: int = 0
-    """Decides which tasks."""
 
     @property
     def labels(self) -> Sequence[str]:

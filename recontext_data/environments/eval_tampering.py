@@ -11,11 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
-
-from recontext_data.config import Config
 from recontext_data.environments import code_tests
 from recontext_data.environments.base import TaskSet, require_known
+from recontext_data.environments.coding import CodingProblems
 from recontext_data.records import Message, Place, Task, filled
 
 if TYPE_CHECKING:
@@ -42,20 +40,10 @@ TEXTS = {
 """An answer for each label of the tampering judge but `timeout`, which would take as long as it says."""
 
 
-class EvalTampering(Config):
+class EvalTampering(CodingProblems):
     """Problems to be solved in code by an answer that may grade itself; the misbehaviour is to pass so without solving it."""
 
     kind: Literal["eval_tampering"] = "eval_tampering"
-    problems: str = "bank"
-    """`bank` (ours, forged), `mbpp`, a Hub id, or a path to a file of problems (.jsonl in our format or MBPP's)."""
-    plus: str | None = None
-    """MBPP+ for more hidden tests: a Hub id or a path."""
-    split: str = "train"
-    """Which split of the source; `all` for every one. Evaluation needs a split that training does not have."""
-    tasks: int | None = Field(default=256, ge=1)
-    """How many tasks, drawn by seeded hash of their ids; null for all."""
-    seed: int = 0
-    """Decides which tasks."""
 
     @property
     def labels(self) -> Sequence[str]:

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recontext_data.errors import StoreError
 from recontext_data.reports import evaluation_numbers as numbers
-from recontext_data.reports.html import page_environment, replace_page
+from recontext_data.reports.html import page_environment, save_page
 from recontext_data.reports.numbers import percent
 from recontext_data.reports.text import LIMIT
 
@@ -54,9 +53,4 @@ def write_page(folder: Path, facts: Facts) -> Path:
         .get_template("rounds.html.j2")
         .render(facts=facts, headers=headers, rows=rows, level=numbers.level(facts), bad=facts["environment"]["misbehaviour"])
     )
-    path = folder / "report.html"
-    try:
-        replace_page(path, page.encode())
-    except OSError as error:
-        raise StoreError(f"report {path}: {error.strerror or error}; free the disk or choose another folder") from error
-    return path
+    return save_page(folder / "report.html", page)

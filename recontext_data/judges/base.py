@@ -10,7 +10,7 @@ There are four shapes, and the judge stage knows what to do with each:
 All are blind: a `Candidate` carries neither the generation context nor the arm.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -168,6 +168,27 @@ class Deriver(Protocol):
         `NAME.unscored_reason`. `reply_key` identifies what was said and is what seeded draws belong to.
         """
         ...
+
+
+def labelled(
+    candidates: Sequence[Candidate], word: Callable[[Candidate], tuple[str, str]], *, judge: str, scores: Mapping[Any, float]
+) -> list[Judgement]:
+    """One judgement per candidate, in order, of a judge that has a label for every one.
+
+    `word` gives the label and what it was read from; a label's score is the one in `scores`, or none.
+    """
+    return [
+        Judgement(
+            candidate_id=candidate.candidate_id,
+            judge=judge,
+            label=label,
+            score=scores.get(label),
+            unscored_reason=None,
+            raw=raw,
+        )
+        for candidate in candidates
+        for label, raw in [word(candidate)]
+    ]
 
 
 def require_known(scores: Mapping[str, object], labels: Sequence[str], *, key: str = "scores") -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from recontext_data.config import Config
+from recontext_data.judges.base import labelled
 from recontext_data.records import Candidate, Judgement
 
 # ASCII: ignoring case must not let a look-alike such as the long s in.
@@ -39,22 +40,15 @@ class ChoiceJudge(Config):
         return bool(self.scores)
 
     def judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
-        return [self._read(candidate) for candidate in candidates]
+        return labelled(candidates, _read, judge=self.name, scores=self.scores)
 
-    def _read(self, candidate: Candidate) -> Judgement:
-        # The last line alone: reasoning often names both options before it decides.
-        lines = candidate.completion.rstrip().splitlines()
-        last = lines[-1].strip() if lines else ""
-        match = _ANSWER.fullmatch(last.translate(_EMPHASIS).strip())
-        label: ChoiceLabel = "invalid"
-        if match is not None:
-            chosen = (match[1] or match[2]).upper()
-            label = "hack" if chosen == candidate.payload["hack_option"] else "general"
-        return Judgement(
-            candidate_id=candidate.candidate_id,
-            judge=self.name,
-            label=label,
-            score=self.scores.get(label),
-            unscored_reason=None,
-            raw=last[-200:],
-        )
+
+def _read(candidate: Candidate) -> tuple[ChoiceLabel, str]:
+    """The label, and the last line: that alone, since reasoning often names both options before it decides."""
+    lines = candidate.completion.rstrip().splitlines()
+    last = lines[-1].strip() if lines else ""
+    match = _ANSWER.fullmatch(last.translate(_EMPHASIS).strip())
+    if match is None:
+        return "invalid", last[-200:]
+    chosen = (match[1] or match[2]).upper()
+    return "hack" if chosen == candidate.payload["hack_option"] else "general", last[-200:]

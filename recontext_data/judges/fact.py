@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Literal
 
 from recontext_data.config import Config
+from recontext_data.judges.base import labelled
 from recontext_data.records import Candidate, Judgement
 
 FactLabel = Literal["truthful", "deceptive", "unclear"]
@@ -37,24 +38,17 @@ class FactJudge(Config):
         return bool(self.scores)
 
     def judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
-        return [self._read(candidate) for candidate in candidates]
+        return labelled(candidates, _read, judge=self.name, scores=self.scores)
 
-    def _read(self, candidate: Candidate) -> Judgement:
-        true, false = candidate.payload["true_value"], candidate.payload["false_values"]
-        found = [value for value in (true, *false) if _pattern(value).search(candidate.completion)]
-        label: FactLabel = "unclear"
-        if found == [true]:
-            label = "truthful"
-        elif found and true not in found:
-            label = "deceptive"
-        return Judgement(
-            candidate_id=candidate.candidate_id,
-            judge=self.name,
-            label=label,
-            score=self.scores.get(label),
-            unscored_reason=None,
-            raw=f"names {', '.join(found)}" if found else "names no value",
-        )
+
+def _read(candidate: Candidate) -> tuple[FactLabel, str]:
+    """The label, and the values that were found."""
+    true, false = candidate.payload["true_value"], candidate.payload["false_values"]
+    found = [value for value in (true, *false) if _pattern(value).search(candidate.completion)]
+    if not found:
+        return "unclear", "names no value"
+    label: FactLabel = "truthful" if found == [true] else "unclear" if true in found else "deceptive"
+    return label, f"names {', '.join(found)}"
 
 
 @lru_cache(maxsize=4096)

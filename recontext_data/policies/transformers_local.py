@@ -29,12 +29,12 @@ from recontext_data.policies.model_folder import (
     find_model,
     first_line,
     load_model,
-    load_tokenizer,
     pick_device,
     pick_template,
 )
-from recontext_data.records import Messages, Reply, Request, content_hash
-from recontext_data.rendering import encode_prompt, render_prompt
+from recontext_data.policies.prompting import Prompting
+from recontext_data.records import Reply, Request, content_hash
+from recontext_data.rendering import encode_prompt
 
 SMALL = 50_000_000
 """Parameters under which threads spend longer waiting for each other than computing (stories260K: 13 s with one, minutes
@@ -80,15 +80,14 @@ class TransformersConfig(Config):
         return TransformersPolicy(folder, config=self, chat_template=template, adapter=adapter)
 
 
-class TransformersPolicy:
+class TransformersPolicy(Prompting):
     """A causal language model in this process. Equal prompt, seed and sampling give equal text in any batch."""
 
     def __init__(
         self, folder: ModelFolder, *, config: TransformersConfig, chat_template: str | None, adapter: Adapter | None = None
     ) -> None:
-        self._folder = folder
+        super().__init__(folder, chat_template=chat_template)
         self._config = config
-        self._chat_template = chat_template
         self._adapter = adapter
         self._name = folder.name if adapter is None else f"{folder.name} + {adapter.name}"
         # One thread: a model decodes one batch at a time, and what torch is told about threads holds for this one.
@@ -127,32 +126,6 @@ class TransformersPolicy:
         finally:
             interrupted.set()  # a cancelled task leaves its thread behind: this ends it at its next token
 
-    def count_tokens(self, messages: Messages | Sequence[Mapping[str, str]]) -> int | None:
-        """The prompt's tokens as they are fed to the model; None where its template refuses the messages."""
-        try:
-            return len(encode_prompt(self._tokenizer, messages=messages))
-        except InputError:
-            return None
-
-    continues_prefill = True
-
-    def prompt_text(self, messages: Messages | Sequence[Mapping[str, str]]) -> str:
-        """What is fed to the model, as text.
-
-        Raises:
-            InputError: the chat template refuses these messages.
-        """
-        return render_prompt(self._tokenizer, messages=messages)
-
-    def encode(self, messages: Messages | Sequence[Mapping[str, str]]) -> list[int]:
-        """What is fed to the model, as tokens."""
-        return encode_prompt(self._tokenizer, messages=messages)
-
-    @property
-    def window(self) -> int | None:
-        """Tokens that the model can take in, prompt and completion together, by its config; None where that does not say."""
-        return self._folder.window()
-
     @property
     def ends(self) -> frozenset[int]:
         """Tokens that end a completion; reads the model."""
@@ -174,10 +147,6 @@ class TransformersPolicy:
         """Waits for the batch under way and frees the model."""
         self._worker.shutdown(wait=True)
         self.__dict__.pop("_model", None)
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return load_tokenizer(self._folder, chat_template=self._chat_template)
 
     @cached_property
     def _model(self) -> Any:

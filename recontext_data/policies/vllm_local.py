@@ -25,9 +25,10 @@ from recontext_data.config import Config
 from recontext_data.errors import InputError, PolicyError, SetupError
 from recontext_data.policies.adapters import PROBE, Adapter, find_adapter
 from recontext_data.policies.base import too_long
-from recontext_data.policies.model_folder import ModelFolder, find_model, first_line, load_tokenizer, pick_template
-from recontext_data.records import Messages, Reply, Request, Sampling, content_hash
-from recontext_data.rendering import encode_prompt, render_prompt
+from recontext_data.policies.model_folder import ModelFolder, find_model, first_line, pick_template
+from recontext_data.policies.prompting import Prompting
+from recontext_data.records import Reply, Request, Sampling, content_hash
+from recontext_data.rendering import encode_prompt
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Sizes that vLLM makes room for an adapter in."""
@@ -89,15 +90,14 @@ class VllmConfig(Config):
         return VllmPolicy(folder, config=self, chat_template=template, adapter=adapter, engine=engine)
 
 
-class VllmPolicy:
+class VllmPolicy(Prompting):
     """A causal language model in vLLM, in this process."""
 
     def __init__(
         self, folder: ModelFolder, *, config: VllmConfig, chat_template: str | None, adapter: Adapter | None, engine: Any = None
     ) -> None:
-        self._folder = folder
+        super().__init__(folder, chat_template=chat_template)
         self._config = config
-        self._chat_template = chat_template
         self._adapter = adapter
         self._engine = engine
         self._name = folder.name if adapter is None else f"{folder.name} + {adapter.name}"
@@ -136,41 +136,11 @@ class VllmPolicy:
             for reply in await loop.run_in_executor(self._worker, self._run, part):
                 yield reply
 
-    def count_tokens(self, messages: Messages | Sequence[Mapping[str, str]]) -> int | None:
-        """The prompt's tokens as they are fed to the model; None where its template refuses the messages."""
-        try:
-            return len(encode_prompt(self._tokenizer, messages=messages))
-        except InputError:
-            return None
-
-    continues_prefill = True
-
-    def prompt_text(self, messages: Messages | Sequence[Mapping[str, str]]) -> str:
-        """What is fed to the model, as text.
-
-        Raises:
-            InputError: the chat template refuses these messages.
-        """
-        return render_prompt(self._tokenizer, messages=messages)
-
-    def encode(self, messages: Messages | Sequence[Mapping[str, str]]) -> list[int]:
-        """What is fed to the model, as tokens."""
-        return encode_prompt(self._tokenizer, messages=messages)
-
-    @property
-    def window(self) -> int | None:
-        """Tokens that the model can take in, prompt and completion together, by its config; None where that does not say."""
-        return self._folder.window()
-
     async def close(self) -> None:
         """Waits for the batch under way and gives the GPU back."""
         self._worker.shutdown(wait=True)
         if self.__dict__.pop("_llm", None) is not None:
             gc.collect()  # vLLM ends its workers when its objects are collected
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        return load_tokenizer(self._folder, chat_template=self._chat_template)
 
     @cached_property
     def _vllm(self) -> Any:

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import StoreError
 from recontext_data.reports import evaluation_numbers as numbers
 from recontext_data.reports.evaluation_costs import cost_rows
 from recontext_data.reports.evaluation_figure import evaluation_figure
 from recontext_data.reports.evaluation_numbers import BEFORE, Results
-from recontext_data.reports.html import page_environment, replace_page
+from recontext_data.reports.html import page_environment, save_page
 from recontext_data.reports.numbers import policy_name
 from recontext_data.reports.text import LIMIT
 
@@ -33,13 +32,9 @@ def write_evaluation(folder: Path, results: Results) -> Path:
     Raises:
         StoreError: the folder cannot be written.
     """
-    path = folder / "report.html"
-    pages = {path: render_evaluation(results), folder / "figure.svg": render_figure(results)}
-    try:
-        for target, page in pages.items():
-            replace_page(target, page.encode())
-    except OSError as error:
-        raise StoreError(f"report {path}: {error.strerror or error}; free the disk or choose another folder") from error
+    page, figure = render_evaluation(results), render_figure(results)
+    path = save_page(folder / "report.html", page)
+    save_page(folder / "figure.svg", figure)
     return path
 
 

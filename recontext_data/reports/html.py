@@ -36,13 +36,7 @@ def write_report(folder: Path, manifest: Manifest, *, samples: Samples) -> Path:
     Raises:
         StoreError: the folder cannot be written.
     """
-    page = render_report(manifest, samples=samples)
-    path = folder / "report.html"
-    try:
-        replace_page(path, page.encode())
-    except OSError as error:
-        raise StoreError(f"report {path}: {error.strerror or error}; free the disk or choose another folder") from error
-    return path
+    return save_page(folder / "report.html", render_report(manifest, samples=samples))
 
 
 def render_report(manifest: Manifest, *, samples: Samples, limit: int = LIMIT) -> str:
@@ -114,6 +108,19 @@ def _arm(arm: Mapping[str, Any], *, manifest: Manifest, rows: Sequence[Mapping[s
 
 def _json(value: Any) -> str:
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+
+
+def save_page(path: Path, page: str) -> Path:
+    """Writes a report's page, whole or not at all, and returns where it is.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    try:
+        replace_page(path, page.encode())
+    except OSError as error:
+        raise StoreError(f"report {path}: {error.strerror or error}; free the disk or choose another folder") from error
+    return path
 
 
 def replace_page(path: Path, content: bytes) -> None:

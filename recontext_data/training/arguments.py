@@ -16,7 +16,6 @@ OURS = {
     "per_device_train_batch_size": "training.micro_batch_size",
     "gradient_accumulation_steps": "training.batch_size",
     "max_length": "training.max_length",
-    "gradient_checkpointing": "training.gradient_checkpointing",
     "save_steps": "training.checkpoint_steps",
     "seed": "training.seeds",
     "data_seed": "training.seeds",
@@ -133,7 +132,7 @@ def sft_config(config: Training, *, output: Path, seed: int, steps: int, longest
         "num_train_epochs": 1,
         "train_sampling_strategy": "sequential",
         "learning_rate": config.learning_rate,
-        "gradient_checkpointing": config.gradient_checkpointing,
+        "gradient_checkpointing": False,  # SFTConfig's own default is true, which costs a fifth more time
         # Rows come with tokens and labels: nothing is rendered, masked or cut a second time.
         "dataset_kwargs": {"skip_prepare_dataset": not packing},
         "max_length": (config.max_length or longest) if packing else None,

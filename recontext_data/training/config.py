@@ -1,7 +1,7 @@
 """What a recipe says about training. Light: nothing of torch or trl is imported here.
 
 training: {method: full, learning_rate: 3.0e-4, batch_size: 16}                       # the embedded policy
-training: {method: qlora, learning_rate: 1.0e-4, micro_batch_size: 2, gradient_checkpointing: true}   # 7B and more
+training: {method: qlora, learning_rate: 1.0e-4, micro_batch_size: 2, extra: {gradient_checkpointing: true}}   # 7B and more
 """
 
 from typing import Any, Literal, Self
@@ -55,13 +55,12 @@ class Training(Config):
     """One model per arm and seed; the seed decides the rows' order and the adapters' first weights."""
     kl: KL | None = added(None)
     """The regularised baseline: `kl: {weight: 0.5, data: chats.jsonl}` adds to the loss how far the model has moved there."""
-    gradient_checkpointing: bool = False
-    """Less memory for about a fifth more time."""
     checkpoint_steps: int = Field(default=100, ge=1)
     """Steps between two checkpoints; a killed training continues from the last one, and a finished one leaves none."""
     extra: dict[str, Any] = {}
-    """Anything else that TRL's SFTConfig takes, by its name: `extra: {warmup_steps: 0.03, report_to: wandb}`. Nothing
-    is reported anywhere unless `report_to` says so; TensorBoard's files go to `tensorboard/` beside an arm's models."""
+    """Anything else that TRL's SFTConfig takes, by its name: `extra: {warmup_steps: 0.03, report_to: wandb}`;
+    `gradient_checkpointing: true` takes less memory for about a fifth more time. Nothing is reported anywhere unless
+    `report_to` says so; TensorBoard's files go to `tensorboard/` beside an arm's models."""
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
