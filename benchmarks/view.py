@@ -14,9 +14,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
 ROWS = 1_000_000
+GROUP = 2**18
+"""Rows of a row group, as Polars writes them and so as a build does."""
 LIMIT_MB = 500.0
 
 PAGE, FILTER, SEARCH = 1.0, 1.0, 3.0
@@ -60,9 +67,9 @@ QUESTIONS: list[tuple[str, float | None, str, list[tuple[str, str]]]] = [
 
 
 def fill(run: Path, total: int) -> None:
-    """Writes the tables of a run of that many candidates."""
+    """Writes the tables of a run of that many candidates, a row group at a time: ten million take 1 GB of memory."""
     import numpy as np
-    import polars as pl
+    import pyarrow.parquet as pq
 
     dice = np.random.default_rng(0)
     run.mkdir(parents=True)
@@ -70,38 +77,64 @@ def fill(run: Path, total: int) -> None:
         [a + b + c for a in ("ret", "out", "val", "list", "sum", "for") for b in ("urn", "er", "ix") for c in ("", "ing", "ed")]
     )
     texts = [" ".join(dice.choice(words, size=70)) for _ in range(20_000)]
-    number = np.arange(total)
-    ids = pl.Series([f"{one:024x}" for one in dice.permutation(total)])
-    made = pl.DataFrame({"candidate_id": ids, "task_id": [f"made/{one:06}" for one in number // 8]}).with_columns(
+    order = dice.permutation(total)
+    writers: dict[str, pq.ParquetWriter] = {}
+    for judge in ("choice", "rubric"):  # a build's judgements stand judge by judge
+        for start in range(0, total, GROUP):
+            ids = [f"{one:024x}" for one in order[start : start + GROUP]]
+            parts = {"judgements": _judged(judge, ids, dice)}
+            if judge == "choice":
+                parts |= {"candidates": _candidates(start, ids, texts, dice), "selection": _selected(ids, dice)}
+            for table, part in parts.items():
+                rows = part.to_arrow()
+                if table not in writers:
+                    writers[table] = pq.ParquetWriter(run / f"{table}.parquet", rows.schema, compression="zstd")
+                writers[table].write_table(rows, row_group_size=GROUP)
+    for writer in writers.values():
+        writer.close()
+
+
+def _candidates(start: int, ids: list[str], texts: list[str], dice: "np.random.Generator") -> "pl.DataFrame":
+    import numpy as np
+    import polars as pl
+
+    number = np.arange(start, start + len(ids))
+    column = pl.Series(ids)
+    return pl.DataFrame({"candidate_id": column, "task_id": [f"made/{one:06}" for one in number // 8]}).with_columns(
         generation_context=pl.Series(np.array(["default", "control"])[number // 4 % 2]),
         role=pl.lit("arms"),
         k=pl.Series(number % 4),
-        seed=pl.Series(dice.integers(0, 2**62, total)),
-        reply_key=ids + ids + "0" * 16,
+        seed=pl.Series(dice.integers(0, 2**62, len(ids))),
+        reply_key=column + column + "0" * 16,
         completion=pl.Series([f"{texts[one % 20_000]} candidate-{one:07}\nAnswer: (A)" for one in number]),
         reasoning=pl.lit(None, dtype=pl.String),
-        finish_reason=pl.Series(np.array(["stop", "length"])[(dice.random(total) < 0.03).astype(int)]),
+        finish_reason=pl.Series(np.array(["stop", "length"])[(dice.random(len(ids)) < 0.03).astype(int)]),
         model=pl.lit("made up"),
         prompt_tokens=pl.lit(None, dtype=pl.Int64),
-        completion_tokens=pl.Series(dice.integers(10, 300, total)),
+        completion_tokens=pl.Series(dice.integers(10, 300, len(ids))),
         details=pl.lit(None, dtype=pl.String),
     )
-    made.write_parquet(run / "candidates.parquet", compression="zstd")
-    judged = [
-        pl.DataFrame({"candidate_id": ids}).with_columns(
-            judge=pl.lit(judge),
-            label=pl.Series(dice.choice(["general", "hack", "invalid"], total, p=[0.6, 0.38, 0.02])),
-            score=pl.Series(dice.random(total).round(2)),
-            unscored_reason=pl.lit(None, dtype=pl.String),
-            raw=pl.lit("Answer: (A)"),
-        )
-        for judge in ("choice", "rubric")
-    ]
-    pl.concat(judged).write_parquet(run / "judgements.parquet", compression="zstd")
-    selection = made.select(
-        pl.lit("arm").alias("arm"), "candidate_id", kept=pl.Series(dice.random(total) < 0.9), reason=pl.lit("made up")
+
+
+def _judged(judge: str, ids: list[str], dice: "np.random.Generator") -> "pl.DataFrame":
+    import polars as pl
+
+    return pl.DataFrame({"candidate_id": ids}).with_columns(
+        judge=pl.lit(judge),
+        label=pl.Series(dice.choice(["general", "hack", "invalid"], len(ids), p=[0.6, 0.38, 0.02])),
+        score=pl.Series(dice.random(len(ids)).round(2)),
+        unscored_reason=pl.lit(None, dtype=pl.String),
+        raw=pl.lit("Answer: (A)"),
     )
-    selection.write_parquet(run / "selection.parquet", compression="zstd")
+
+
+def _selected(ids: list[str], dice: "np.random.Generator") -> "pl.DataFrame":
+    import polars as pl
+
+    kept = pl.Series(dice.random(len(ids)) < 0.9)
+    return pl.DataFrame({"candidate_id": ids}).select(
+        pl.lit("arm").alias("arm"), "candidate_id", kept=kept, reason=pl.lit("made up")
+    )
 
 
 class Client:

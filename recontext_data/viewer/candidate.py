@@ -6,11 +6,9 @@ from typing import Any
 
 import orjson
 
-from recontext_data.contexts import NONE, Context, render
-from recontext_data.errors import RecontextError
-from recontext_data.placing import How, Rendering
+from recontext_data.contexts import NONE
+from recontext_data.manifest_prompts import prompt_under
 from recontext_data.prices import Price, price_of
-from recontext_data.records import Message, Task
 from recontext_data.reports.difference import Turn, compare_turns
 from recontext_data.reports.text import LIMIT
 from recontext_data.viewer.database import Database, name, source
@@ -179,26 +177,9 @@ def _task(database: Database, look: Look, task_id: str) -> dict[str, Any]:
 
 def _rendered(look: Look, row: Mapping[str, Any], context: str) -> list[Any] | None:
     """A task's prompt under a context; None where it is not known: the context's text is in the manifest, which comes last."""
-    messages: list[Message] = row["messages"]
-    if context == NONE:
-        return list(messages)
-    if look.manifest is None or not messages:
+    if look.manifest is None and context != NONE:
         return None
-    recipe = look.manifest["recipe"]
-    raw = recipe.get("contexts", {}).get(context)
-    task = Task(task_id=row["task_id"], messages=messages, payload=_payload(row["payload"]), split=row["split"] or "")
-    try:
-        known = {key: value for key, value in raw.items() if key in Context.model_fields} if raw else None
-        how = How(rendering=Rendering.model_validate(recipe.get("rendering", {})))
-        return render(task, Context.model_validate(known), name=context, how=how) if known else None
-    except (RecontextError, ValueError):
-        # A manifest of another version, or a context that changes the environment, which is not at hand.
-        return None
-
-
-def _payload(text: str | None) -> dict[str, Any]:
-    payload: dict[str, Any] = orjson.loads(text) if text else {}
-    return payload
+    return prompt_under((look.manifest or {}).get("recipe", {}), row, context)
 
 
 def _rewritings(database: Database, look: Look, row: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[Rewriting]:
