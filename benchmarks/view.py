@@ -1,4 +1,7 @@
-"""The review page over a million candidates: `python benchmarks/view.py [candidates]`. Each figure beside its limit.
+"""The review page over a million candidates: `python benchmarks/view.py [candidates [folder]]`. Each figure beside its limit.
+
+    python benchmarks/view.py                                # a million, in a temporary folder
+    python benchmarks/view.py 10000000 /tmp/ten_million      # 1.2 GB; made where it is not there yet, and left there
 
 The run is made up: two judges, one arm, completions of about 470 characters, written as a build writes them. Figures are
 those of whole requests to `recontext view` as a process, the first one after its start included; memory is the peak of that
@@ -28,42 +31,45 @@ LIMIT_MB = 500.0
 
 PAGE, FILTER, SEARCH = 1.0, 1.0, 3.0
 
-QUESTIONS: list[tuple[str, float | None, str, list[tuple[str, str]]]] = [
-    ("first page", PAGE, "rows/candidates", []),
-    ("counts of all", None, "facets/candidates", []),
-    ("a page in the middle", PAGE, "rows/candidates", [("after", "700000")]),
-    ("filter: context", FILTER, "rows/candidates", [("where", "generation_context~is~control")]),
-    ("filter: a rare label", FILTER, "rows/candidates", [("where", "label@rubric~is~invalid")]),
-    ("filter: not a label", FILTER, "rows/candidates", [("where", "label@rubric~not~hack")]),
-    ("filter: score", FILTER, "rows/candidates", [("where", "score@rubric~ge~0.99")]),
-    ("filter: dropped by the arm", FILTER, "rows/candidates", [("where", "kept@arm~is~false")]),
-    (
-        "filter: tokens and finish",
-        FILTER,
-        "rows/candidates",
-        [("where", "completion_tokens~gt~290"), ("where", "finish_reason~is~length")],
-    ),
-    (
-        "filter: label and context",
-        FILTER,
-        "rows/candidates",
-        [("where", "label@choice~is~hack"), ("where", "generation_context~is~default")],
-    ),
-    ("filter: one task", FILTER, "rows/candidates", [("where", "task_id~is~made/099999")]),
-    ("filter: nothing matches", FILTER, "rows/candidates", [("where", "label@choice~is~never")]),
-    ("counts under a filter", None, "facets/candidates", [("where", "label@rubric~is~hack")]),
-    ("sort by score", FILTER, "rows/candidates", [("sort", "-score@rubric")]),
-    ("sort by tokens, next page", FILTER, "rows/candidates", [("sort", "completion_tokens"), ("after", "5000")]),
-    ("search: a common word", SEARCH, "rows/candidates", [("q", "returning")]),
-    ("search: one hit", SEARCH, "rows/candidates", [("q", "candidate-0999999")]),
-    ("search: none", SEARCH, "rows/candidates", [("q", "zzzzqqqq")]),
-    ("search: none, under a filter", SEARCH, "rows/candidates", [("q", "zzzzqqqq"), ("where", "label@choice~is~hack")]),
-    ("counts under a search", None, "facets/candidates", [("q", "candidate-09")]),
-    ("queue by disagreement", None, "queue", [("order", "disagreement")]),
-    ("queue by uncertainty", None, "queue", [("order", "uncertainty")]),
-    ("queue at random", None, "queue", [("order", "random")]),
-    ("SQL: labels by judge", None, "sql", [("sql", "SELECT judge, label, count(*) FROM judgements GROUP BY ALL")]),
-]
+
+def questions(total: int) -> list[tuple[str, float | None, str, list[tuple[str, str]]]]:
+    """What is asked: name, limit in seconds, page and its parameters."""
+    return [
+        ("first page", PAGE, "rows/candidates", []),
+        ("counts of all", None, "facets/candidates", []),
+        ("a page in the middle", PAGE, "rows/candidates", [("after", str(7 * total // 10))]),
+        ("filter: context", FILTER, "rows/candidates", [("where", "generation_context~is~control")]),
+        ("filter: a rare label", FILTER, "rows/candidates", [("where", "label@rubric~is~invalid")]),
+        ("filter: not a label", FILTER, "rows/candidates", [("where", "label@rubric~not~hack")]),
+        ("filter: score", FILTER, "rows/candidates", [("where", "score@rubric~ge~0.99")]),
+        ("filter: dropped by the arm", FILTER, "rows/candidates", [("where", "kept@arm~is~false")]),
+        (
+            "filter: tokens and finish",
+            FILTER,
+            "rows/candidates",
+            [("where", "completion_tokens~gt~290"), ("where", "finish_reason~is~length")],
+        ),
+        (
+            "filter: label and context",
+            FILTER,
+            "rows/candidates",
+            [("where", "label@choice~is~hack"), ("where", "generation_context~is~default")],
+        ),
+        ("filter: one task", FILTER, "rows/candidates", [("where", f"task_id~is~made/{total // 10 - 1:06}")]),
+        ("filter: nothing matches", FILTER, "rows/candidates", [("where", "label@choice~is~never")]),
+        ("counts under a filter", None, "facets/candidates", [("where", "label@rubric~is~hack")]),
+        ("sort by score", FILTER, "rows/candidates", [("sort", "-score@rubric")]),
+        ("sort by tokens, next page", FILTER, "rows/candidates", [("sort", "completion_tokens"), ("after", "5000")]),
+        ("search: a common word", SEARCH, "rows/candidates", [("q", "returning")]),
+        ("search: one hit", SEARCH, "rows/candidates", [("q", f"candidate-{total - 1:07}")]),
+        ("search: none", SEARCH, "rows/candidates", [("q", "zzzzqqqq")]),
+        ("search: none, under a filter", SEARCH, "rows/candidates", [("q", "zzzzqqqq"), ("where", "label@choice~is~hack")]),
+        ("counts under a search", None, "facets/candidates", [("q", "candidate-09")]),
+        ("queue by disagreement", None, "queue", [("order", "disagreement")]),
+        ("queue by uncertainty", None, "queue", [("order", "uncertainty")]),
+        ("queue at random", None, "queue", [("order", "random")]),
+        ("SQL: labels by judge", None, "sql", [("sql", "SELECT judge, label, count(*) FROM judgements GROUP BY ALL")]),
+    ]
 
 
 def fill(run: Path, total: int) -> None:
@@ -147,12 +153,12 @@ class Client:
         _, headers = self._ask(f"/?{parts.query}")
         self.cookie = headers["Set-Cookie"].partition(";")[0]
 
-    def seconds(self, path: str, parameters: list[tuple[str, str]]) -> float:
-        """How long a page took, all of it read."""
+    def seconds(self, path: str, parameters: list[tuple[str, str]]) -> tuple[float, int]:
+        """How long a page took, all of it read, and its status: 503 is a question that was broken off."""
         start = time.perf_counter()
         status, _ = self._ask(path + (f"?{urlencode(parameters)}" if parameters else ""))
-        assert status == 200, (status, path)
-        return time.perf_counter() - start
+        assert status in (200, 503), (status, path)
+        return time.perf_counter() - start, status
 
     def _ask(self, path: str) -> tuple[int, http.client.HTTPMessage]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
@@ -179,12 +185,13 @@ def peak_mb(process: int) -> float:
 def main() -> None:
     """Makes the run, asks, and prints."""
     total = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
+    home = str(Path(__file__).resolve().parent.parent)
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "runs" / "made" / "up"
-        # In a process of its own: what it takes to make the run is not the server's.
-        maker = f"from benchmarks.view import fill; from pathlib import Path; fill(Path({str(run)!r}), {total})"
-        home = str(Path(__file__).resolve().parent.parent)
-        subprocess.run([sys.executable, "-c", maker], check=True, cwd=home)
+        run = Path(sys.argv[2] if len(sys.argv) > 2 else folder).resolve() / "runs" / "made" / "up"
+        if not run.is_dir():
+            # In a process of its own: what it takes to make the run is not the server's.
+            maker = f"from benchmarks.view import fill; from pathlib import Path; fill(Path({str(run)!r}), {total})"
+            subprocess.run([sys.executable, "-c", maker], check=True, cwd=home)
         words = [sys.executable, "-m", "recontext_data.view", f"run={run}", "port=0", "open=false"]
         server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": home})
         try:
@@ -192,12 +199,13 @@ def main() -> None:
             client = Client(server.stdout.readline().strip())
             megabytes = sum(path.stat().st_size for path in run.iterdir()) / 1e6
             print(f"{total:,} candidates, 2 judges, {megabytes:,.0f} MB of Parquet; load {os.getloadavg()[0]:.1f}")
-            for name, limit, path, parameters in QUESTIONS:
-                first = client.seconds(f"/run/made/up/{path}", parameters)
+            for name, limit, path, parameters in questions(total):
+                first, status = client.seconds(f"/run/made/up/{path}", parameters)
                 before = cpu_seconds(server.pid)
-                again = client.seconds(f"/run/made/up/{path}", parameters)
+                again, _ = client.seconds(f"/run/made/up/{path}", parameters)
                 cpu = cpu_seconds(server.pid) - before
                 aim = f"limit {limit:g} s{'' if first < limit else '  MISSED'}" if limit else ""
+                aim += "  BROKEN OFF" if status == 503 else ""
                 print(f"{name:32} {first:6.2f} s, again {again:5.2f} s, CPU {cpu:5.2f} s   {aim}", flush=True)
             peak = peak_mb(server.pid)
             print(f"{'memory of the server':32} {peak:6.0f} MB   limit {LIMIT_MB:g} MB{'' if peak < LIMIT_MB else '  MISSED'}")

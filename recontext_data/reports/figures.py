@@ -4,8 +4,9 @@ Horizontal positions are percentages of the figure's width and vertical ones are
 and a wide window without scaling its letters. No drawing library: six kinds of shapes do not need one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from recontext_data.reports.numbers import Rate
 
@@ -17,7 +18,7 @@ TICKS = (0, 25, 50, 75, 100)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """One context's tick and interval."""
+    """One tick and its interval."""
 
     name: str
     stance: str
@@ -45,28 +46,42 @@ class Figure:
 
 def rate_figure(rates: Sequence[Rate]) -> Figure:
     """One row per rate, in order; `name (judge)` where several judges read the same context."""
-    judges = {rate.judge for rate in rates}
-    axis = _TOP_PIXELS + ROW_PIXELS * len(rates) + 4
+    several_judges = len({rate.judge for rate in rates}) > 1
+    return labelled_figure(
+        [
+            {
+                "name": f"{rate.context} ({rate.judge})" if several_judges else rate.context,
+                "stance": rate.stance,
+                "value": rate.misbehaviour.percent,
+                "interval": rate.misbehaviour.interval,
+                "share": rate.misbehaviour.value,
+                "low": rate.misbehaviour.low,
+                "high": rate.misbehaviour.high,
+            }
+            for rate in rates
+        ]
+    )
+
+
+def labelled_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """One row per share: `name`, `stance`, `value` and `interval` as text, `share`, `low` and `high` as numbers or None."""
+    axis = _TOP_PIXELS + ROW_PIXELS * len(rows) + 4
     return Figure(
-        marks=[_mark(rate, index=i, several_judges=len(judges) > 1) for i, rate in enumerate(rates)],
+        marks=[_mark(row, index=i) for i, row in enumerate(rows)],
         top=_TOP_PIXELS,
         axis_y=axis,
         height=axis + _AXIS_PIXELS,
     )
 
 
-def _mark(rate: Rate, *, index: int, several_judges: bool) -> Mark:
-    share = rate.misbehaviour
+def _mark(row: Mapping[str, Any], *, index: int) -> Mark:
     top = _TOP_PIXELS + ROW_PIXELS * index
     return Mark(
-        name=f"{rate.context} ({rate.judge})" if several_judges else rate.context,
-        stance=rate.stance,
-        value=share.percent,
-        interval=share.interval,
+        **{key: row[key] for key in ("name", "stance", "value", "interval")},
         label_y=top + 16,
         y=top + 33,
-        x=round(100 * (share.value or 0.0), 3),
-        low=round(100 * share.low, 3),
-        high=round(100 * share.high, 3),
-        known=share.value is not None,
+        x=round(100 * (row["share"] or 0.0), 3),
+        low=round(100 * (row["low"] or 0.0), 3),
+        high=round(100 * (row["high"] or 0.0), 3),
+        known=row["share"] is not None,
     )
