@@ -1,6 +1,7 @@
 """The pages: what is asked, in which thread it is answered, and what an error looks like. Reading alone; see labelling.py."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from recontext_data.reports import numbers
 from recontext_data.tables import LABELS
 from recontext_data.viewer import candidate as candidates
 from recontext_data.viewer import reports
+from recontext_data.viewer.database import TooSlow
 from recontext_data.viewer.facets import facets
 from recontext_data.viewer.fields import OPERATORS, View
 from recontext_data.viewer.labelling import panel
@@ -217,7 +219,10 @@ def _own_labels(site: Site, request: "Request", run: Run) -> Callable[[str], lis
 
 def _facets(site: Site, request: "Request", look: Look) -> "Response":
     question = site.question(request, look, _table(request, look))
-    return site.page(request, "facets.html.j2", run=look.run, view=question.view, found=facets(site.database, question))
+    found = None
+    with suppress(TooSlow):  # the list beside it is there all the same
+        found = facets(site.database, question)
+    return site.page(request, "facets.html.j2", run=look.run, view=question.view, found=found)
 
 
 def _candidate(site: Site, request: "Request", look: Look) -> "Response":

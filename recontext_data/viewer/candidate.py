@@ -92,7 +92,7 @@ def find(database: Database, look: Look, candidate_id: str) -> Shown | None:
         prompt=compare_turns(generation or task["messages"], generation or task["messages"]),
         knows_context=generation is not None,
         rewritings=list(_rewritings(database, look, row, task)),
-        judgements=about(database, look, "judgements", [candidate_id]).get(candidate_id, []),
+        judgements=about(database, look, "judgements", [row]).get(candidate_id, []),
         siblings=database.rows(siblings, [row["task_id"]]),
         cost_usd=_cost(look, row),
         task=task,
@@ -117,7 +117,7 @@ def of_task(database: Database, look: Look, task_id: str) -> tuple[dict[str, Any
     """A task and all its candidates, by context and rank, with their judgements; texts cut at `LIMIT`."""
     sql = f"SELECT {_columns(look)} FROM {look.sources['candidates']} c WHERE task_id = ? ORDER BY generation_context, k, row"
     rows = database.rows(sql, [task_id])
-    judged = about(database, look, "judgements", [row["candidate_id"] for row in rows])
+    judged = about(database, look, "judgements", rows)
     for row in rows:
         row["texts"] = [_text(row, column) for column in TEXTS if row.get(column) is not None]
         row["judgements"] = judged.get(row["candidate_id"], [])
@@ -185,7 +185,7 @@ def _rendered(look: Look, row: Mapping[str, Any], context: str) -> list[Any] | N
 def _rewritings(database: Database, look: Look, row: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[Rewriting]:
     generation = _rendered(look, task, row["generation_context"])
     training = {arm["name"]: arm["training_context"] for arm in (look.manifest or {}).get("arms", ())}
-    selected = about(database, look, "selection", [row["candidate_id"]]).get(row["candidate_id"], [])
+    selected = about(database, look, "selection", [dict(row)]).get(row["candidate_id"], [])
     for said in selected:
         stored = _stored_prompt(look.run, said["arm"], row["candidate_id"]) if said["kept"] else None
         after = stored or _rendered(look, task, training.get(said["arm"], ""))
