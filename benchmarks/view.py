@@ -193,12 +193,15 @@ def main() -> None:
             maker = f"from benchmarks.view import fill; from pathlib import Path; fill(Path({str(run)!r}), {total})"
             subprocess.run([sys.executable, "-c", maker], check=True, cwd=home)
         words = [sys.executable, "-m", "recontext_data.view", f"run={run}", "port=0", "open=false"]
+        began = time.perf_counter()
         server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": home})
         try:
             assert server.stdout is not None
             client = Client(server.stdout.readline().strip())
+            started = time.perf_counter() - began
             megabytes = sum(path.stat().st_size for path in run.iterdir()) / 1e6
             print(f"{total:,} candidates, 2 judges, {megabytes:,.0f} MB of Parquet; load {os.getloadavg()[0]:.1f}")
+            print(f"{'start, until the link is printed':32} {started:6.2f} s")
             for name, limit, path, parameters in questions(total):
                 first, status = client.seconds(f"/run/made/up/{path}", parameters)
                 before = cpu_seconds(server.pid)
