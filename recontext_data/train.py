@@ -235,7 +235,8 @@ def _report(jobs: "Sequence[Job]", run: Path, manifest: Mapping[str, Any], *, mo
     command = shlex.join(["recontext", "train", *(word for word in words if not word.startswith(("output=", "workers=")))])
     # Looked and written under one lock: else the page of who looked first could replace that of who looked last.
     with quiet(), FileLock(folder / ".report.lock"):
-        return write_report(trained_in(run, manifest, models=models), base=jobs[0].base, folder=folder, command=command)
+        found = trained_in(run, manifest, models=models, base=jobs[0].base)
+        return write_report(found, folder=folder, command=command)
 
 
 def _closing(jobs: "Sequence[Job]", records: Sequence[Mapping[str, Any]], report: Path, screen: "Screen") -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recontext_data.reports.numbers import Rate
+from recontext_data.reports.numbers import EN_DASH, Rate, percent
 
 ROW_PIXELS = 50
 _TOP_PIXELS = 6
@@ -85,3 +85,19 @@ def _mark(row: Mapping[str, Any], *, index: int) -> Mark:
         high=round(100 * (row["high"] or 0.0), 3),
         known=row["share"] is not None,
     )
+
+
+def measured_row(name: str, stance: str, cell: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A row of `labelled_figure` from a cell of an evaluation; None, or a cell without a rate, is a line without a tick."""
+    rate = cell["rate"] if cell else None
+    if rate is None:
+        return {"name": name, "stance": stance, "value": EN_DASH, "interval": "", "share": None, "low": None, "high": None}
+    return {
+        "name": name,
+        "stance": stance,
+        "value": percent(rate["estimate"]),
+        "interval": f"{100 * rate['low']:.1f}{EN_DASH}{100 * rate['high']:.1f}",
+        "share": rate["estimate"],
+        "low": rate["low"],
+        "high": rate["high"],
+    }

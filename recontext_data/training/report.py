@@ -1,6 +1,6 @@
 """Gathers what the report of a training shows, from the folders of its models and of the runs that they were trained on.
 
-    write_report(found, base=base, folder=run / "models", command="recontext train recipe=code_mc")
+    write_report(trained_in(run, manifest, models="models", base=base), folder=run / "models", command="recontext train ...")
 
 Everything is read from disk, so that it does not matter which process, or which job of a queue, trained which model.
 """
@@ -26,6 +26,8 @@ class Trained:
     record: Mapping[str, Any]
     run: Path
     manifest: Mapping[str, Any]
+    base: Base | None
+    """What it was trained from, whose tokenizer shows its rows; None: not at hand."""
 
     @property
     def dataset(self) -> Path:
@@ -33,8 +35,8 @@ class Trained:
         return self.run / "arms" / str(self.record["arm"])
 
 
-def trained_in(run: Path, manifest: Mapping[str, Any], *, models: str) -> list[Trained]:
-    """Every finished model of a run, in the order of the build's arms.
+def trained_in(run: Path, manifest: Mapping[str, Any], *, models: str, base: Base) -> list[Trained]:
+    """Every finished model of a run, in the order of the build's arms. `base`: that of this command, not of all perhaps.
 
     Raises:
         StoreError: a record is damaged.
@@ -42,11 +44,16 @@ def trained_in(run: Path, manifest: Mapping[str, Any], *, models: str) -> list[T
     order = [arm["name"] for arm in manifest["arms"]]
     found = [model for model in models_of(run, models=models) if model.arm in order]
     records = [read_record(model.path) for model in sorted(found, key=lambda one: (order.index(one.arm), one.seed))]
-    return [Trained(record=record, run=run, manifest=manifest) for record in records if record is not None]
+    identity = dict(base.folder.identity())
+    return [
+        Trained(record=one, run=run, manifest=manifest, base=base if one["base"]["identity"] == identity else None)
+        for one in records
+        if one is not None
+    ]
 
 
-def write_report(found: Sequence[Trained], *, base: Base, folder: Path, command: str) -> Path:
-    """Writes `folder`/report.html about these models; `base` is whose tokenizer shows the rows.
+def write_report(found: Sequence[Trained], *, folder: Path, command: str) -> Path:
+    """Writes `folder`/report.html about these models, of one run or of several.
 
     Raises:
         StoreError: it cannot be written.
@@ -61,7 +68,7 @@ def write_report(found: Sequence[Trained], *, base: Base, folder: Path, command:
         "models": [{**one.record, "run": "/".join(one.run.parts[-2:])} for one in found],
         "arms": arms,
         "on_disk": _on_disk(found),
-        "previews": _previews(found, base),
+        "previews": _previews(found),
     }
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,18 +85,21 @@ def _on_disk(found: Sequence[Trained]) -> dict[str, int]:
     }
 
 
-def _previews(found: Sequence[Trained], base: Base) -> dict[str, list[dict[str, Any]]]:
-    """The same rows of each arm as the terminal shows. None of an arm that was trained from another base, whose tokens these
-    would not be, or whose rows are gone."""
-    identity = dict(base.folder.identity())
+def _previews(found: Sequence[Trained]) -> dict[str, list[dict[str, Any]]]:
+    """The same rows of each arm as the terminal shows. None where the base is not at hand, whose tokens they are, or the rows
+    are gone."""
     shown: dict[str, Trained] = {}
     for one in found:
-        if one.record["base"]["identity"] == identity and "end_token" in one.record["dataset"]:
+        if one.base is not None and "end_token" in one.record["dataset"] and (one.dataset / "train").is_dir():
             shown.setdefault(one.record["arm"], one)
-    if not shown:
-        return {}
-    tokenizer = base.tokenizer()
-    return {arm: _rows(one, tokenizer) for arm, one in shown.items() if (one.dataset / "train").is_dir()}
+    tokenizers: dict[Path, Any] = {}
+    previews = {}
+    for arm, one in shown.items():
+        assert one.base is not None
+        if one.base.folder.path not in tokenizers:
+            tokenizers[one.base.folder.path] = one.base.tokenizer()
+        previews[arm] = _rows(one, tokenizers[one.base.folder.path])
+    return previews
 
 
 def _rows(one: Trained, tokenizer: Any) -> list[dict[str, Any]]:
