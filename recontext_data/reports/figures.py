@@ -11,9 +11,15 @@ from typing import Any
 from recontext_data.reports.numbers import EN_DASH, Rate, percent
 
 ROW_PIXELS = 50
+TALL_PIXELS = 68
+"""Of a row whose name stands on a line of its own."""
 _TOP_PIXELS = 6
 _AXIS_PIXELS = 26
 TICKS = (0, 25, 50, 75, 100)
+_LINE_CHARACTERS = 38
+"""Name, stance and numbers that stand beside each other on a telephone, spaces between them aside."""
+_NAME_CHARACTERS = 40
+"""Of a name on a line of its own; the tables have every name whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +31,8 @@ class Mark:
     value: str
     interval: str
     label_y: int
+    value_y: int
+    """Of the numbers; also of the stance where the name stands alone."""
     y: int
     x: float
     low: float
@@ -41,6 +49,8 @@ class Figure:
     top: int
     axis_y: int
     height: int
+    is_tall: bool
+    """Whether names stand on lines of their own."""
     ticks: Sequence[int] = TICKS
 
 
@@ -65,21 +75,27 @@ def rate_figure(rates: Sequence[Rate]) -> Figure:
 
 def labelled_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """One row per share: `name`, `stance`, `value` and `interval` as text, `share`, `low` and `high` as numbers or None."""
-    axis = _TOP_PIXELS + ROW_PIXELS * len(rows) + 4
+    texts = ("name", "stance", "value", "interval")
+    is_tall = any(sum(len(row[key]) for key in texts) > _LINE_CHARACTERS for row in rows)
+    pixels = TALL_PIXELS if is_tall else ROW_PIXELS
+    axis = _TOP_PIXELS + pixels * len(rows) + 4
     return Figure(
-        marks=[_mark(row, index=i) for i, row in enumerate(rows)],
+        marks=[_mark(row, top=_TOP_PIXELS + pixels * i, is_tall=is_tall) for i, row in enumerate(rows)],
         top=_TOP_PIXELS,
         axis_y=axis,
         height=axis + _AXIS_PIXELS,
+        is_tall=is_tall,
     )
 
 
-def _mark(row: Mapping[str, Any], *, index: int) -> Mark:
-    top = _TOP_PIXELS + ROW_PIXELS * index
+def _mark(row: Mapping[str, Any], *, top: int, is_tall: bool) -> Mark:
+    name = row["name"]
     return Mark(
-        **{key: row[key] for key in ("name", "stance", "value", "interval")},
+        name=name if len(name) <= _NAME_CHARACTERS else name[: _NAME_CHARACTERS - 1] + "…",
+        **{key: row[key] for key in ("stance", "value", "interval")},
         label_y=top + 16,
-        y=top + 33,
+        value_y=top + (34 if is_tall else 16),
+        y=top + (51 if is_tall else 33),
         x=round(100 * (row["share"] or 0.0), 3),
         low=round(100 * (row["low"] or 0.0), 3),
         high=round(100 * (row["high"] or 0.0), 3),
