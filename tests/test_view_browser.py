@@ -151,6 +151,24 @@ def test_more_rows_come_by_key(browser: Any, tmp_path: Path) -> None:
         assert page.locator("a[data-key=m]").count() == 0
 
 
+def test_a_search_that_takes_long_says_how_far_it_came_and_looks_on(browser: Any, tmp_path: Path) -> None:
+    texts = [f"text {index} {'rare' if index in (250, 260, 390) else 'common'}" for index in range(400)]
+    run = write_run(tmp_path / "runs" / "made" / "long", texts)
+    limits = "from recontext_data.viewer import listing; listing.WINDOW, listing.SECONDS = 100, 0.0"
+    with served(f"run={run}", before=limits) as server, opened(browser, server) as page:
+        page.goto(server.base + server.run("rows", "candidates") + "?q=rare")
+        page.wait_for_selector("text=Looked through the first 300 of 400 rows.")
+        assert page.locator("li.candidate").count() == 2, "nothing was found in the first 200, and it looked on by itself"
+        page.wait_for_timeout(300)
+        assert page.locator("li.candidate").count() == 2, "with rows to read it waits"
+        press(page, "m")
+        until(page, "document.querySelectorAll('li.candidate').length === 3")
+        assert page.locator("li.more").count() == 0
+        page.goto(server.base + server.run("rows", "candidates") + "?q=nowhere")
+        page.wait_for_selector("text=Nothing more matches.")
+        assert page.locator("li.candidate").count() == 0 and page.locator("a[data-key=m]").count() == 0
+
+
 def test_label_by_keyboard_undo_and_reload(browser: Any, server: Served, run: Path) -> None:
     with opened(browser, server) as page:
         page.goto(server.base + server.run("queue") + "?order=random&seed=3")

@@ -13,8 +13,8 @@ from recontext_data.viewer.look import Look
 PAGE = 50
 """Rows of a page."""
 
-WINDOW = 2**18
-"""Rows that are looked through at a time, at first: a row group of a build's tables."""
+WINDOW = 2**19
+"""Rows that are looked through at a time, at first: two row groups of a build's tables, one for each thread."""
 
 SECONDS = 2.5
 """After which a page shows what it has found."""
@@ -84,8 +84,8 @@ class Question:
         return {"judgements": nothing, "selection": nothing} | self.look.sources
 
 
-def page(database: Database, question: Question, *, size: int = PAGE, seconds: float = SECONDS) -> Page:
-    """One page of rows; of a large table after `seconds` what was found by then.
+def page(database: Database, question: Question, *, size: int = PAGE, seconds: float | None = None) -> Page:
+    """One page of rows; of a large table after `seconds` (`SECONDS` unless set) what was found by then.
 
     Raises:
         InputError: a column, an operator or a value is none.
@@ -93,7 +93,7 @@ def page(database: Database, question: Question, *, size: int = PAGE, seconds: f
     searched = None
     is_asked = question.view.where or question.view.search
     if is_asked and question.has_places and len(question.look.run.files(question.view.table)) == 1:
-        keys, searched = _by_windows(database, question, size + 1, seconds)
+        keys, searched = _by_windows(database, question, size + 1, SECONDS if seconds is None else seconds)
     else:
         keys = _keys(database, question, size + 1)
     more = len(keys) > size
