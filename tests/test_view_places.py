@@ -206,3 +206,15 @@ def test_a_question_that_is_broken_off_says_so(tmp_path: Path) -> None:
     with pytest.raises(TooSlow, match=r"took longer than 0.2 s"):
         database.rows(slow, seconds=0.2)
     database.close()
+
+
+def test_a_check_that_takes_too_long_leaves_the_way_by_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recontext_data.viewer import look as look_module
+
+    def slow(*_: object) -> None:
+        raise TooSlow("took longer")
+
+    monkeypatch.setattr(look_module, "aligned", slow)
+    database, look = looked(tmp_path, *table())
+    assert look.spans == {} and len(rows(database, ask(look, "label@rule~is~hack"))) == COUNT // 3
+    database.close()

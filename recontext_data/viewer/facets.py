@@ -15,7 +15,7 @@ COUNTED = ("generation_context", "role", "finish_reason", "model", "split", "k",
 SHOWN = 12
 """Values of one column that are listed."""
 
-MOST = 2_000_000
+MOST = 1_000_000
 """Rows whose texts are looked through, or whose filters are answered, for counts: the first ones of a larger table."""
 
 

@@ -1,12 +1,13 @@
 """What of a run can be seen at this moment: its tables as SQL, and the columns of each. Made anew when a file appears."""
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from recontext_data.store.labels import QUESTIONS, Labels
 from recontext_data.viewer.alignment import SCOPES, Span, aligned, scopes
-from recontext_data.viewer.database import Database, name, source
+from recontext_data.viewer.database import Database, TooSlow, name, source
 from recontext_data.viewer.fields import Field, Type
 from recontext_data.viewer.runs import TABLES, Run
 
@@ -91,7 +92,10 @@ class Looks:
         speakers = {table: scopes(self.database, table, sources[table]) for table in SCOPES if table in sources}
         # Rows of several files have no places of their own.
         in_one = "candidates" in sources and all(len(run.files(table)) == 1 for table in ("candidates", *speakers))
-        spans = aligned(self.database, sources, speakers) if in_one else {}
+        spans: dict[tuple[str, str], Span] = {}
+        if in_one:
+            with suppress(TooSlow):  # then all is looked up by id
+                spans = aligned(self.database, sources, speakers)
         sources["labels"] = name(f"labels of {run.labels}")
         return Look(
             run=run,
