@@ -1,4 +1,7 @@
-"""The review page over a million candidates: `python benchmarks/view.py [candidates]`. Each figure beside its limit.
+"""The review page over a million candidates: `python benchmarks/view.py [candidates [folder]]`. Each figure beside its limit.
+
+    python benchmarks/view.py                                # a million, in a temporary folder
+    python benchmarks/view.py 10000000 /tmp/ten_million      # 1.2 GB; made where it is not there yet, and left there
 
 The run is made up: two judges, one arm, completions of about 470 characters, written as a build writes them. Figures are
 those of whole requests to `recontext view` as a process, the first one after its start included; memory is the peak of that
@@ -14,55 +17,65 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
 ROWS = 1_000_000
+GROUP = 2**18
+"""Rows of a row group, as Polars writes them and so as a build does."""
 LIMIT_MB = 500.0
 
 PAGE, FILTER, SEARCH = 1.0, 1.0, 3.0
 
-QUESTIONS: list[tuple[str, float | None, str, list[tuple[str, str]]]] = [
-    ("first page", PAGE, "rows/candidates", []),
-    ("counts of all", None, "facets/candidates", []),
-    ("a page in the middle", PAGE, "rows/candidates", [("after", "700000")]),
-    ("filter: context", FILTER, "rows/candidates", [("where", "generation_context~is~control")]),
-    ("filter: a rare label", FILTER, "rows/candidates", [("where", "label@rubric~is~invalid")]),
-    ("filter: not a label", FILTER, "rows/candidates", [("where", "label@rubric~not~hack")]),
-    ("filter: score", FILTER, "rows/candidates", [("where", "score@rubric~ge~0.99")]),
-    ("filter: dropped by the arm", FILTER, "rows/candidates", [("where", "kept@arm~is~false")]),
-    (
-        "filter: tokens and finish",
-        FILTER,
-        "rows/candidates",
-        [("where", "completion_tokens~gt~290"), ("where", "finish_reason~is~length")],
-    ),
-    (
-        "filter: label and context",
-        FILTER,
-        "rows/candidates",
-        [("where", "label@choice~is~hack"), ("where", "generation_context~is~default")],
-    ),
-    ("filter: one task", FILTER, "rows/candidates", [("where", "task_id~is~made/099999")]),
-    ("filter: nothing matches", FILTER, "rows/candidates", [("where", "label@choice~is~never")]),
-    ("counts under a filter", None, "facets/candidates", [("where", "label@rubric~is~hack")]),
-    ("sort by score", FILTER, "rows/candidates", [("sort", "-score@rubric")]),
-    ("sort by tokens, next page", FILTER, "rows/candidates", [("sort", "completion_tokens"), ("after", "5000")]),
-    ("search: a common word", SEARCH, "rows/candidates", [("q", "returning")]),
-    ("search: one hit", SEARCH, "rows/candidates", [("q", "candidate-0999999")]),
-    ("search: none", SEARCH, "rows/candidates", [("q", "zzzzqqqq")]),
-    ("search: none, under a filter", SEARCH, "rows/candidates", [("q", "zzzzqqqq"), ("where", "label@choice~is~hack")]),
-    ("counts under a search", None, "facets/candidates", [("q", "candidate-09")]),
-    ("queue by disagreement", None, "queue", [("order", "disagreement")]),
-    ("queue by uncertainty", None, "queue", [("order", "uncertainty")]),
-    ("queue at random", None, "queue", [("order", "random")]),
-    ("SQL: labels by judge", None, "sql", [("sql", "SELECT judge, label, count(*) FROM judgements GROUP BY ALL")]),
-]
+
+def questions(total: int) -> list[tuple[str, float | None, str, list[tuple[str, str]]]]:
+    """What is asked: name, limit in seconds, page and its parameters."""
+    return [
+        ("first page", PAGE, "rows/candidates", []),
+        ("counts of all", None, "facets/candidates", []),
+        ("a page in the middle", PAGE, "rows/candidates", [("after", str(7 * total // 10))]),
+        ("filter: context", FILTER, "rows/candidates", [("where", "generation_context~is~control")]),
+        ("filter: a rare label", FILTER, "rows/candidates", [("where", "label@rubric~is~invalid")]),
+        ("filter: not a label", FILTER, "rows/candidates", [("where", "label@rubric~not~hack")]),
+        ("filter: score", FILTER, "rows/candidates", [("where", "score@rubric~ge~0.99")]),
+        ("filter: dropped by the arm", FILTER, "rows/candidates", [("where", "kept@arm~is~false")]),
+        (
+            "filter: tokens and finish",
+            FILTER,
+            "rows/candidates",
+            [("where", "completion_tokens~gt~290"), ("where", "finish_reason~is~length")],
+        ),
+        (
+            "filter: label and context",
+            FILTER,
+            "rows/candidates",
+            [("where", "label@choice~is~hack"), ("where", "generation_context~is~default")],
+        ),
+        ("filter: one task", FILTER, "rows/candidates", [("where", f"task_id~is~made/{total // 10 - 1:06}")]),
+        ("filter: nothing matches", FILTER, "rows/candidates", [("where", "label@choice~is~never")]),
+        ("counts under a filter", None, "facets/candidates", [("where", "label@rubric~is~hack")]),
+        ("sort by score", FILTER, "rows/candidates", [("sort", "-score@rubric")]),
+        ("sort by tokens, next page", FILTER, "rows/candidates", [("sort", "completion_tokens"), ("after", "5000")]),
+        ("search: a common word", SEARCH, "rows/candidates", [("q", "returning")]),
+        ("search: one hit", SEARCH, "rows/candidates", [("q", f"candidate-{total - 1:07}")]),
+        ("search: none", SEARCH, "rows/candidates", [("q", "zzzzqqqq")]),
+        ("search: none, under a filter", SEARCH, "rows/candidates", [("q", "zzzzqqqq"), ("where", "label@choice~is~hack")]),
+        ("counts under a search", None, "facets/candidates", [("q", "candidate-09")]),
+        ("queue by disagreement", None, "queue", [("order", "disagreement")]),
+        ("queue by uncertainty", None, "queue", [("order", "uncertainty")]),
+        ("queue at random", None, "queue", [("order", "random")]),
+        ("SQL: labels by judge", None, "sql", [("sql", "SELECT judge, label, count(*) FROM judgements GROUP BY ALL")]),
+    ]
 
 
 def fill(run: Path, total: int) -> None:
-    """Writes the tables of a run of that many candidates."""
+    """Writes the tables of a run of that many candidates, a row group at a time: ten million take 1 GB of memory."""
     import numpy as np
-    import polars as pl
+    import pyarrow.parquet as pq
 
     dice = np.random.default_rng(0)
     run.mkdir(parents=True)
@@ -70,38 +83,64 @@ def fill(run: Path, total: int) -> None:
         [a + b + c for a in ("ret", "out", "val", "list", "sum", "for") for b in ("urn", "er", "ix") for c in ("", "ing", "ed")]
     )
     texts = [" ".join(dice.choice(words, size=70)) for _ in range(20_000)]
-    number = np.arange(total)
-    ids = pl.Series([f"{one:024x}" for one in dice.permutation(total)])
-    made = pl.DataFrame({"candidate_id": ids, "task_id": [f"made/{one:06}" for one in number // 8]}).with_columns(
+    order = dice.permutation(total)
+    writers: dict[str, pq.ParquetWriter] = {}
+    for judge in ("choice", "rubric"):  # a build's judgements stand judge by judge
+        for start in range(0, total, GROUP):
+            ids = [f"{one:024x}" for one in order[start : start + GROUP]]
+            parts = {"judgements": _judged(judge, ids, dice)}
+            if judge == "choice":
+                parts |= {"candidates": _candidates(start, ids, texts, dice), "selection": _selected(ids, dice)}
+            for table, part in parts.items():
+                rows = part.to_arrow()
+                if table not in writers:
+                    writers[table] = pq.ParquetWriter(run / f"{table}.parquet", rows.schema, compression="zstd")
+                writers[table].write_table(rows, row_group_size=GROUP)
+    for writer in writers.values():
+        writer.close()
+
+
+def _candidates(start: int, ids: list[str], texts: list[str], dice: "np.random.Generator") -> "pl.DataFrame":
+    import numpy as np
+    import polars as pl
+
+    number = np.arange(start, start + len(ids))
+    column = pl.Series(ids)
+    return pl.DataFrame({"candidate_id": column, "task_id": [f"made/{one:06}" for one in number // 8]}).with_columns(
         generation_context=pl.Series(np.array(["default", "control"])[number // 4 % 2]),
         role=pl.lit("arms"),
         k=pl.Series(number % 4),
-        seed=pl.Series(dice.integers(0, 2**62, total)),
-        reply_key=ids + ids + "0" * 16,
+        seed=pl.Series(dice.integers(0, 2**62, len(ids))),
+        reply_key=column + column + "0" * 16,
         completion=pl.Series([f"{texts[one % 20_000]} candidate-{one:07}\nAnswer: (A)" for one in number]),
         reasoning=pl.lit(None, dtype=pl.String),
-        finish_reason=pl.Series(np.array(["stop", "length"])[(dice.random(total) < 0.03).astype(int)]),
+        finish_reason=pl.Series(np.array(["stop", "length"])[(dice.random(len(ids)) < 0.03).astype(int)]),
         model=pl.lit("made up"),
         prompt_tokens=pl.lit(None, dtype=pl.Int64),
-        completion_tokens=pl.Series(dice.integers(10, 300, total)),
+        completion_tokens=pl.Series(dice.integers(10, 300, len(ids))),
         details=pl.lit(None, dtype=pl.String),
     )
-    made.write_parquet(run / "candidates.parquet", compression="zstd")
-    judged = [
-        pl.DataFrame({"candidate_id": ids}).with_columns(
-            judge=pl.lit(judge),
-            label=pl.Series(dice.choice(["general", "hack", "invalid"], total, p=[0.6, 0.38, 0.02])),
-            score=pl.Series(dice.random(total).round(2)),
-            unscored_reason=pl.lit(None, dtype=pl.String),
-            raw=pl.lit("Answer: (A)"),
-        )
-        for judge in ("choice", "rubric")
-    ]
-    pl.concat(judged).write_parquet(run / "judgements.parquet", compression="zstd")
-    selection = made.select(
-        pl.lit("arm").alias("arm"), "candidate_id", kept=pl.Series(dice.random(total) < 0.9), reason=pl.lit("made up")
+
+
+def _judged(judge: str, ids: list[str], dice: "np.random.Generator") -> "pl.DataFrame":
+    import polars as pl
+
+    return pl.DataFrame({"candidate_id": ids}).with_columns(
+        judge=pl.lit(judge),
+        label=pl.Series(dice.choice(["general", "hack", "invalid"], len(ids), p=[0.6, 0.38, 0.02])),
+        score=pl.Series(dice.random(len(ids)).round(2)),
+        unscored_reason=pl.lit(None, dtype=pl.String),
+        raw=pl.lit("Answer: (A)"),
     )
-    selection.write_parquet(run / "selection.parquet", compression="zstd")
+
+
+def _selected(ids: list[str], dice: "np.random.Generator") -> "pl.DataFrame":
+    import polars as pl
+
+    kept = pl.Series(dice.random(len(ids)) < 0.9)
+    return pl.DataFrame({"candidate_id": ids}).select(
+        pl.lit("arm").alias("arm"), "candidate_id", kept=kept, reason=pl.lit("made up")
+    )
 
 
 class Client:
@@ -114,12 +153,12 @@ class Client:
         _, headers = self._ask(f"/?{parts.query}")
         self.cookie = headers["Set-Cookie"].partition(";")[0]
 
-    def seconds(self, path: str, parameters: list[tuple[str, str]]) -> float:
-        """How long a page took, all of it read."""
+    def seconds(self, path: str, parameters: list[tuple[str, str]]) -> tuple[float, int]:
+        """How long a page took, all of it read, and its status: 503 is a question that was broken off."""
         start = time.perf_counter()
         status, _ = self._ask(path + (f"?{urlencode(parameters)}" if parameters else ""))
-        assert status == 200, (status, path)
-        return time.perf_counter() - start
+        assert status in (200, 503), (status, path)
+        return time.perf_counter() - start, status
 
     def _ask(self, path: str) -> tuple[int, http.client.HTTPMessage]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
@@ -146,25 +185,30 @@ def peak_mb(process: int) -> float:
 def main() -> None:
     """Makes the run, asks, and prints."""
     total = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
+    home = str(Path(__file__).resolve().parent.parent)
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "runs" / "made" / "up"
-        # In a process of its own: what it takes to make the run is not the server's.
-        maker = f"from benchmarks.view import fill; from pathlib import Path; fill(Path({str(run)!r}), {total})"
-        home = str(Path(__file__).resolve().parent.parent)
-        subprocess.run([sys.executable, "-c", maker], check=True, cwd=home)
+        run = Path(sys.argv[2] if len(sys.argv) > 2 else folder).resolve() / "runs" / "made" / "up"
+        if not run.is_dir():
+            # In a process of its own: what it takes to make the run is not the server's.
+            maker = f"from benchmarks.view import fill; from pathlib import Path; fill(Path({str(run)!r}), {total})"
+            subprocess.run([sys.executable, "-c", maker], check=True, cwd=home)
         words = [sys.executable, "-m", "recontext_data.view", f"run={run}", "port=0", "open=false"]
+        began = time.perf_counter()
         server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": home})
         try:
             assert server.stdout is not None
             client = Client(server.stdout.readline().strip())
+            started = time.perf_counter() - began
             megabytes = sum(path.stat().st_size for path in run.iterdir()) / 1e6
             print(f"{total:,} candidates, 2 judges, {megabytes:,.0f} MB of Parquet; load {os.getloadavg()[0]:.1f}")
-            for name, limit, path, parameters in QUESTIONS:
-                first = client.seconds(f"/run/made/up/{path}", parameters)
+            print(f"{'start, until the link is printed':32} {started:6.2f} s")
+            for name, limit, path, parameters in questions(total):
+                first, status = client.seconds(f"/run/made/up/{path}", parameters)
                 before = cpu_seconds(server.pid)
-                again = client.seconds(f"/run/made/up/{path}", parameters)
+                again, _ = client.seconds(f"/run/made/up/{path}", parameters)
                 cpu = cpu_seconds(server.pid) - before
                 aim = f"limit {limit:g} s{'' if first < limit else '  MISSED'}" if limit else ""
+                aim += "  BROKEN OFF" if status == 503 else ""
                 print(f"{name:32} {first:6.2f} s, again {again:5.2f} s, CPU {cpu:5.2f} s   {aim}", flush=True)
             peak = peak_mb(server.pid)
             print(f"{'memory of the server':32} {peak:6.0f} MB   limit {LIMIT_MB:g} MB{'' if peak < LIMIT_MB else '  MISSED'}")

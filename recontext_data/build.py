@@ -65,14 +65,19 @@ def build(loaded: "Loaded", arguments: Arguments, *, command: str) -> int:
 
 
 def _list_recipes() -> int:
+    import shutil
+    import textwrap
+
     import yaml
 
     from recontext_data.loading import shipped_recipes
 
+    width = max(60, min(shutil.get_terminal_size().columns, 120))
     print("recipes (recontext build recipe=NAME; or a path to your own YAML file):\n")
     for name, path in shipped_recipes().items():
         description = yaml.safe_load(path.read_text(encoding="utf-8")).get("description", "")
-        print(f"  {name:18} {description}")
+        # Wrapped beside its name, so that at 80 columns the names can still be read down the edge.
+        print(textwrap.fill(description, width, initial_indent=f"  {name:19} ", subsequent_indent=" " * 22))
     print("\n`recontext build recipe=NAME --help` shows every option with its value.")
     return 0
 

@@ -130,7 +130,9 @@ def train(loaded: Loaded, arguments: Arguments, chosen: Chosen, *, words: Sequen
     with helped(words, workers=min(chosen.workers, len(jobs)) if num_processes() == 1 else 1):
         trained = train_all(jobs, screen=screen)
     if is_main():
-        _closing(jobs, trained, screen)
+        assert manifest is not None
+        report = _report(jobs, run, manifest, models=chosen.models, words=words)
+        _closing(jobs, trained, report, screen)
     return 0
 
 
@@ -220,17 +222,35 @@ def _dry_run(jobs: "Sequence[Job]", screen: "Screen") -> int:
     return 0
 
 
-def _closing(jobs: "Sequence[Job]", records: Sequence[Mapping[str, Any]], screen: "Screen") -> None:
+def _report(jobs: "Sequence[Job]", run: Path, manifest: Mapping[str, Any], *, models: str, words: Sequence[str]) -> Path:
+    """The page about every model that is there by now, whoever trained it."""
+    import shlex
+
+    from filelock import FileLock
+
+    from recontext_data.training.libraries import quiet
+    from recontext_data.training.report import trained_in, write_report
+
+    folder = run / models
+    command = shlex.join(["recontext", "train", *(word for word in words if not word.startswith(("output=", "workers=")))])
+    # Looked and written under one lock: else the page of who looked first could replace that of who looked last.
+    with quiet(), FileLock(folder / ".report.lock"):
+        found = trained_in(run, manifest, models=models, base=jobs[0].base)
+        return write_report(found, folder=folder, command=command)
+
+
+def _closing(jobs: "Sequence[Job]", records: Sequence[Mapping[str, Any]], report: Path, screen: "Screen") -> None:
     from recontext_data.training.watching import closing_table
 
     folder, skipped = jobs[0].target.parents[1], len(jobs) - len(records)
-    if screen.result("training", {"folder": folder, "models": records, "there_already": skipped}):
+    if screen.result("training", {"folder": folder, "report": report, "models": records, "there_already": skipped}):
         return
     if records:
         closing_table(records, screen)
     if skipped:
         screen.note(f"{skipped} of {len(jobs)} models were there already")
     screen.line(f"models    {folder}")
+    screen.line(f"report    {report}")
 
 
 if __name__ == "__main__":

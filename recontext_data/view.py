@@ -20,6 +20,8 @@ from recontext_data.reports import modes
 if TYPE_CHECKING:
     import socket
 
+    from recontext_data.viewer.runs import Run
+
 OPTIONS = {
     "run": ("text", "a recipe (its newest run), recipe/fingerprint, or the path of a run's folder; all runs unless set"),
     "output": ("folder", "where runs/ and replies/ are; the working directory unless set"),
@@ -29,6 +31,8 @@ OPTIONS = {
 }
 
 PORT = 8321
+LARGE_BYTES = 200_000_000
+"""Of candidates, above which opening a run takes seconds."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -71,6 +75,8 @@ def serve(output: Path, run: str | None, *, port: int, reviewer: str, opens: boo
         port = listener.getsockname()[1]
         token = secrets.token_urlsafe(32)
         site = Site(runs, reviewer)
+        if runs.only is not None and _is_large(runs.only):
+            print("opening the run: its tables are looked through once", file=sys.stderr, flush=True)
         site.warm()
         address = f"http://127.0.0.1:{port}/?token={token}"
         config = uvicorn.Config(
@@ -95,6 +101,11 @@ def serve(output: Path, run: str | None, *, port: int, reviewer: str, opens: boo
         finally:
             site.close()
     return 0
+
+
+def _is_large(run: "Run") -> bool:
+    """Whether opening it takes more than a moment."""
+    return sum(path.stat().st_size for path in run.files("candidates")) > LARGE_BYTES
 
 
 def _values(words: Sequence[str]) -> dict[str, str]:

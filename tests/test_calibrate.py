@@ -15,10 +15,14 @@ from recontext_data import calibrate as verb
 from recontext_data.evaluation.calibration import Item, auroc, calibrated, kappa
 from recontext_data.evaluation.statistics import wilson
 from recontext_data.recipe import JUDGES
+from recontext_data.reports.calibration import judges_shown
+from recontext_data.reports.html import render_report
 from recontext_data.stages.judge_models import identities
+from tests import manifests
 from tests.fault_server import FaultServer
 from tests.helpers import built, candidates, error_line, files_below, manifest, run_folder
 from tests.judging_world import Bench, asked, at, recipe, rubric_file
+from tests.test_report import HOSTILE, Page, assert_inert
 
 
 def items(*rows: tuple[str, str | None, float | None], tasks: int | None = None) -> list[Item]:
@@ -218,6 +222,8 @@ def test_a_judge_of_a_recipe_is_measured_on_its_run_and_the_build_says_so(
         assert row["calibrations"] == [found(tmp_path / "out")] and again["fingerprint"] == made["fingerprint"]
         text = card.read_text(encoding="utf-8")
         assert "against 12 labels that people gave" in text and "| AUROC |" in text and "| kappa |" in text
+        page = (run_folder(tmp_path / "out") / "report.html").read_text(encoding="utf-8")
+        assert "Against 12 labels that people gave" in page and "AUROC" in page
         capsys.readouterr()
         built(path, tmp_path / "out")
         assert "nothing to do" in capsys.readouterr().err
@@ -342,3 +348,69 @@ def test_what_a_judge_is_includes_the_judges_that_it_goes_by() -> None:
     assert known(judges[0]) == before
     after = known(judges[0] | {"scores": {"good": 2.0}})
     assert {name for name in before if before[name] != after[name]} == {"say", "cut"}
+
+
+# --- the build's report
+
+
+def judging(**changes: Any) -> dict[str, Any]:
+    """A calibrated judge as the manifest has it."""
+    facts = {
+        "judge": "grader",
+        "labels": {"file": "labels.parquet", "reviewers": ["ann", "bo"], "sha256": "0" * 64},
+        "threshold": None,
+        **calibrated([*BOOK, *items(*[("yes", None, None)] * 7)], positive="yes"),
+    }
+    return {"name": "grader", "kind": "rubric", "policy": {}, "trial": None, "calibrations": [facts]} | changes
+
+
+def report(*judges: dict[str, Any]) -> Page:
+    return Page(render_report(manifests.manifest() | {"judging": list(judges)}, samples=manifests.samples()))
+
+
+def test_the_build_s_report_shows_a_judge_s_errors_beside_it() -> None:
+    found = report(judging())
+    assert_inert(found, also={"code"})
+    assert "How far the judges can be trusted" in found.text
+    assert (
+        "Against 57 labels that people gave to answers to 50 tasks, by 2 reviewers (labels.parquet). Positive is yes."
+        in found.text
+    )
+    low, high = wilson(35, 50)
+    for wanted in ("accuracy0.700", f"{low:.3f}–{high:.3f}", "kappa0.400", "judge said no", "bootstrap over tasks", "66.7 %"):
+        assert wanted in found.text, wanted
+    assert found.tags.count("svg") == 2, "the rates' figure and the calibration's"
+
+
+def test_the_figure_of_a_calibration_is_its_curve() -> None:
+    (judge,) = judges_shown({"judging": [judging()]})
+    (facts,) = judge["calibrations"]
+    assert [(mark.name, mark.stance, mark.x) for mark in facts["figure"].marks] == [
+        ("no", "said of 20", 25.0),
+        ("yes", "said of 30", 66.667),
+    ]
+    assert [(mark.low, mark.high) for mark in facts["figure"].marks] == [
+        (round(100 * row["low"], 3), round(100 * row["high"], 3)) for row in facts["curve"]
+    ]
+    assert facts["said"] == ["no", "yes"] and facts["truth"] == [("no", [15, 10]), ("yes", [5, 20])]
+
+
+def test_what_was_not_measured_is_said_and_is_no_zero() -> None:
+    found = report(judging(calibrations=[]))
+    assert "Not measured against people's labels: nothing is known of its errors." in found.text
+    nothing = judging(
+        calibrations=[judging()["calibrations"][0] | calibrated(items(*[("no", None, None)] * 3), positive="yes")]
+    )
+    assert "accuracy––03–" in report(nothing).text
+    rule = {"name": "choice", "kind": "choice", "calibrations": []}
+    assert "How far the judges" not in report(rule).text, "a rule has no errors to measure unless somebody does"
+    trained = judging(calibrations=[], measured={"examples": 100, "positives": 40, "caught": 30, "false_alarms": 6})
+    assert "caught (true positive rate) 75.0 % of 40" in report(trained).text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_names_and_labels_stay_text(text: str) -> None:
+    book = items(*[(text, text, None)] * 20, *[("no", "no", None)] * 20)
+    facts = judging()["calibrations"][0] | calibrated(book, positive=text)
+    facts |= {"labels": {"file": text, "reviewers": [text]}}
+    assert_inert(report(judging(name=text, kind=text, calibrations=[facts])), also={"code"})

@@ -75,8 +75,12 @@ def test_every_round_is_measured_and_kept_and_the_first_run_stays_the_recipe_s(w
         assert [model["name"] for model in results["models"]] == ["before", f"{RECONTEXTUALIZED}/seed-0", f"{STANDARD}/seed-0"]
         assert results["models"][1]["identity"] == facts(output)["rounds"][number - 1]["chains"][0]["identity"]
         assert results["command"].startswith("recontext iterate ") and sum(results["rows"][STANDARD].values()) > 0
+        training = (place / f"round-{number}" / "training" / "report.html").read_text()
+        assert training.count("<polyline") == 2 and "No model of" not in training and "Rows as they are trained" in training
+        assert training.count("✓ balances") == 2
     page = (place / "report.html").read_text()
     assert RECONTEXTUALIZED in page and "<script" not in page
+    assert page.count("<svg") == 1 and page.count('class="mark"') == 5, "before, and two arms in each of two rounds"
     first = facts(output)["rounds"][0]["chains"][0]["run"]
     assert (output / "runs" / "small" / "latest").resolve() == (output / first).resolve()
     assert len(Library(output).runs()) == 3  # `rounds` is no run

@@ -1,6 +1,7 @@
 """The HTML report: hostile text stays text, special text survives, the numbers are the manifest's, failures are shown."""
 
 import re
+from collections.abc import Collection
 from html.parser import HTMLParser
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from recontext_data.errors import StoreError
 from recontext_data.reports import numbers
 from recontext_data.reports.difference import compare_turns, compare_words
-from recontext_data.reports.figures import rate_figure
+from recontext_data.reports.figures import labelled_figure, rate_figure
 from recontext_data.reports.html import render_report, write_report
 from recontext_data.reports.text import LIMIT, cut, pieces, visible
 from tests import manifests
@@ -133,8 +134,8 @@ def page(manifest: dict[str, Any] | None = None, *, rows: list[dict[str, Any]] |
     return Page(render_report(manifest or manifests.manifest(), samples=samples))
 
 
-def assert_inert(found: Page) -> None:
-    assert set(found.tags) <= TAGS
+def assert_inert(found: Page, *, also: Collection[str] = ()) -> None:
+    assert set(found.tags) <= TAGS | set(also)
     assert {name for _, name, _ in found.attributes} <= ATTRIBUTES
     assert not [a for a in found.attributes if re.search(r"https?:|//|javascript|data:|url\(", a[2])]
 
@@ -429,3 +430,18 @@ def test_a_label_that_no_answer_got_is_a_sentence_and_no_column() -> None:
     assert numbers.never_given(manifest) == ["timeout", "no_code"]
     text = page(manifest).text
     assert "No answer was labelled timeout, no_code." in text and text.count("timeout") == 1
+
+
+def test_long_names_stand_on_lines_of_their_own_and_never_under_the_numbers() -> None:
+    row = {"stance": "round 2", "value": "41.7 %", "interval": "19.3–68.0", "share": 0.417, "low": 0.193, "high": 0.68}
+    short = labelled_figure([{"name": "default"} | row])
+    assert not short.is_tall and short.marks[0].label_y == short.marks[0].value_y
+    tall = labelled_figure([{"name": "default"} | row, {"name": "recontextualized.default-hack"} | row])
+    assert tall.is_tall and tall.height > short.height
+    for mark in tall.marks:
+        assert mark.label_y < mark.value_y < mark.y
+    assert tall.marks[1].label_y > tall.marks[0].y
+    (cut_,) = labelled_figure([{"name": "x" * 100} | row]).marks
+    assert len(cut_.name) == 40 and cut_.name.endswith("…")
+    rates = rate_figure(numbers.rates(manifests.manifest()))
+    assert not rates.is_tall, "the usual names need no second line"

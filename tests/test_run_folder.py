@@ -129,3 +129,14 @@ def test_an_output_below_a_file_is_refused_beforehand(tmp_path: Path) -> None:
     for place in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
         with pytest.raises(InputError, match=r"output=.*cannot be written .*; give another folder with output="):
             require_writable(place)
+
+
+def test_models_in_a_folder_of_another_name_are_no_part_of_the_build(tmp_path: Path) -> None:
+    """Their report changes with every training, and a build that listed it would count as unfinished."""
+    folder = RunFolder(tmp_path, recipe="r", fingerprint="f" * 64)
+    for name in ("arms/standard.a-a/README.md", "low/standard.a-a/seed-0/training.json", "low/report.html", "report.html"):
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).write_text("{}")
+    assert set(folder.finish({})["files"]) == {"arms/standard.a-a/README.md", "report.html"}
+    (folder.path / "low" / "report.html").write_text("another page")
+    assert folder.manifest() is not None

@@ -85,6 +85,8 @@ def test_a_sweep_of_two_points_and_its_report(tmp_path: Path, capsys: pytest.Cap
         assert record["config"]["learning_rate"] == point["changes"]["training.learning_rate"]
     page = (mark.parent / "report.html").read_text()
     assert "learning_rate=0.001" in page and "<script" not in page
+    assert page.count("<svg") == 1 and page.count('class="mark"') == 4, "before and after at two points"
+    assert all((output / point["run"] / "models" / "report.html").is_file() for point in facts["points"])
     # Sampling does not depend on the learning rate: the second point found the first one's replies.
     manifests = [json.loads((output / point["run"] / "manifest.json").read_text()) for point in facts["points"]]
     assert [one["requests"]["sampled"] for one in manifests] == [20, 0]

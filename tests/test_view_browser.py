@@ -1,5 +1,6 @@
 """The review page in a real Chromium: by keyboard alone, two reviewers at once, a growing run, hostile text, accessibility."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,6 +149,24 @@ def test_more_rows_come_by_key(browser: Any, tmp_path: Path) -> None:
             until(page, f"document.querySelectorAll('li.candidate').length === {count}")
             press(page, "m")
         assert page.locator("a[data-key=m]").count() == 0
+
+
+def test_a_search_that_takes_long_says_how_far_it_came_and_looks_on(browser: Any, tmp_path: Path) -> None:
+    texts = [f"text {index} {'rare' if index in (250, 260, 390) else 'common'}" for index in range(400)]
+    run = write_run(tmp_path / "runs" / "made" / "long", texts)
+    limits = "from recontext_data.viewer import listing; listing.WINDOW, listing.SECONDS = 100, 0.0"
+    with served(f"run={run}", before=limits) as server, opened(browser, server) as page:
+        page.goto(server.base + server.run("rows", "candidates") + "?q=rare")
+        page.wait_for_selector("text=Looked through the first 300 of 400 rows.")
+        assert page.locator("li.candidate").count() == 2, "nothing was found in the first 200, and it looked on by itself"
+        page.wait_for_timeout(300)
+        assert page.locator("li.candidate").count() == 2, "with rows to read it waits"
+        press(page, "m")
+        until(page, "document.querySelectorAll('li.candidate').length === 3")
+        assert page.locator("li.more").count() == 0
+        page.goto(server.base + server.run("rows", "candidates") + "?q=nowhere")
+        page.wait_for_selector("text=Nothing more matches.")
+        assert page.locator("li.candidate").count() == 0 and page.locator("a[data-key=m]").count() == 0
 
 
 def test_label_by_keyboard_undo_and_reload(browser: Any, server: Served, run: Path) -> None:
@@ -386,3 +405,42 @@ def test_everything_can_be_reached_by_tab(browser: Any, server: Served, run: Pat
             reached.add(page.evaluate("document.activeElement.textContent.trim().split(/\\s+/).slice(0, 2).join(' ')"))
         for wanted in ("Candidates", "SQL", "Set", "Theme", "Previous k", "Next j", "Hack h", "Drop d", "Save note"):
             assert wanted in reached, wanted
+
+
+def test_a_report_opens_with_its_style_and_what_was_planted_in_it_does_nothing(browser: Any, run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "runs" / run.parent.name / run.name
+    shutil.copytree(run, copy)
+    html = (copy / "report.html").read_text(encoding="utf-8")
+    planted = (
+        "<script>window.hurt = 1; document.title = 'hurt'</script>"
+        "<img src='http://evil.invalid/p.png' onerror='window.hurt = 1'>"
+        "<style>main { display: none }</style><p id='styled' style='display: none'>a</p>"
+        "<iframe src='http://evil.invalid/'></iframe>"
+        "<form action='/reviewer' method='post'><button id='go'>go</button></form>"
+        "<a id='js' href='javascript:window.hurt = 1'>x</a>"
+        "<meta http-equiv='refresh' content='0;url=http://evil.invalid/'>"
+    )
+    (copy / "models").mkdir()
+    hole = html.replace("<main>", f"<main>{planted}", 1).replace("<meta http-equiv", "<meta name")  # its own policy taken out
+    (copy / "models" / "report.html").write_text(hole, encoding="utf-8")
+    with served(f"run={copy}") as server, opened(browser, server) as page:
+        page.click("a.chip >> text=Build")
+        page.wait_for_selector("h1 >> text=build report")
+        assert page.locator("svg line.mark").count() >= 3
+        assert page.evaluate("getComputedStyle(document.querySelector('main')).maxWidth") != "none", "its style applies"
+        assert page.evaluate("window.origin") == "null", "an origin of its own: nothing of the viewer is in its reach"
+        page.go_back()
+        page.wait_for_selector("a.chip >> text=Training")
+        assert page.complaints == []
+        page.click("a.chip >> text=Training")
+        page.wait_for_selector("h1 >> text=build report")
+        page.click("#js")
+        page.click("#go")
+        page.wait_for_timeout(500)
+        assert page.evaluate("window.hurt") is None and page.title() != "hurt"
+        assert page.locator("main").is_visible()
+        assert page.evaluate("getComputedStyle(document.getElementById('styled')).display") == "block"
+        assert page.url == server.base + server.run("report", "models")
+        assert len([text for text in page.complaints if "Content Security Policy" in text or "sandbox" in text]) >= 5
+        page.complaints.clear()
+        page.asked[:] = [url for url in page.asked if "evil.invalid" not in url]  # Chromium lists what it then refused to send

@@ -287,7 +287,7 @@ def test_the_other_tables_are_lists_too(server: Served) -> None:
 
 def test_the_sql_box_answers_and_refuses(server: Served) -> None:
     good = server.get(server.run("sql"), sql="SELECT count(*) AS many FROM candidates")
-    assert good.status == 200 and "<th>many" in good.text
+    assert good.status == 200 and '<th class="number">many' in good.text
     bad = server.get(server.run("sql"), sql="COPY candidates TO '/tmp/x'")
     assert bad.status == 400 and "one SELECT" in bad.text
     one = listed(server)[5]
@@ -541,3 +541,84 @@ def test_ending_it_leaves_nothing_behind_but_the_labels(tmp_path: Path, monkeypa
         assert server.process.wait(timeout=20) == 0
     assert pl.read_parquet(run.parent / "labels" / "labels.parquet")["label"].to_list() == ["drop"]
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+# -- reports -----------------------------------------------------------------------------------------------------------
+
+
+def with_reports(run: Path, folder: Path) -> Path:
+    """A copy of a run with a training's and an evaluation's page, and a link out of it that must not be followed."""
+    import shutil
+
+    copy = folder / "runs" / run.parent.name / run.name
+    shutil.copytree(run, copy)
+    for name in ("models", "evaluation", "models-low"):
+        (copy / name).mkdir()
+        (copy / name / "report.html").write_text(f"<!doctype html><style>p {{}}</style><p>the page of {name}</p>")
+    secret = folder / "secret.html"
+    secret.write_text("secret words")
+    (copy / "away").mkdir()
+    (copy / "away" / "report.html").symlink_to(secret)
+    for kind in ("rounds", "sweeps"):
+        (copy.parent / kind / "0123456789abcdef").mkdir(parents=True)
+        (copy.parent / kind / "0123456789abcdef" / "report.html").write_text(f"all {kind}")
+    return copy
+
+
+def test_a_run_s_page_leads_to_its_reports_and_each_is_shown_as_it_is(run: Path, tmp_path: Path) -> None:
+    copy = with_reports(run, tmp_path)
+    with served(f"run={copy}") as server:
+        page = server.get(server.run()).text
+        for title, key in (
+            ("Build", "build"),
+            ("Training", "models"),
+            ("Training (models-low)", "models-low"),
+            ("Evaluation", "evaluation"),
+        ):
+            assert f'href="{server.run("report", key)}">{title}</a>' in page
+        assert "/report/away" not in page
+        assert server.get(server.run("report", "build")).text == (copy / "report.html").read_text(encoding="utf-8")
+        assert "the page of evaluation" in server.get(server.run("report", "evaluation")).text
+
+
+def test_a_report_may_do_nothing_but_have_its_own_style(run: Path, tmp_path: Path) -> None:
+    copy = with_reports(run, tmp_path)
+    with served(f"run={copy}") as server:
+        for key in ("build", "models"):
+            headers = server.get(server.run("report", key)).headers
+            policy = headers["content-security-policy"]
+            assert policy.startswith("default-src 'none'; style-src 'sha256-") and policy.endswith("; sandbox")
+            assert "unsafe" not in policy and "script" not in policy and "allow" not in policy
+            assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+        (copy / "models" / "report.html").write_text("<p>no style of its own</p>")
+        assert "style-src 'none'" in server.get(server.run("report", "models")).headers["content-security-policy"]
+        stranger = Served(server.link, server.process)
+        assert stranger.ask("GET", server.run("report", "build")).status == 403
+
+
+@pytest.mark.parametrize(
+    "key", ["away", "..", "%2e%2e", "..%2f..%2fsecret.html", "report.html", "manifest.json", "arms", "x%00"]
+)
+def test_no_report_is_read_from_elsewhere(run: Path, tmp_path: Path, key: str) -> None:
+    copy = with_reports(run, tmp_path)
+    with served(f"run={copy}") as server:
+        for path in (
+            f"{server.run('report')}/{key}",
+            f"/report/{copy.parent.name}/{key}",
+            f"/report/{copy.parent.name}/rounds-{key}",
+        ):
+            answer = server.ask("GET", path)
+            assert answer.status in (400, 404) and "secret words" not in answer.text and "fingerprint" not in answer.text
+
+
+def test_rounds_and_sweeps_are_listed_where_all_runs_are(run: Path, tmp_path: Path) -> None:
+    copy = with_reports(run, tmp_path)
+    recipe = copy.parent.name
+    with served(f"output={tmp_path}") as server:
+        home = server.get("/").text
+        for kind, name in (("rounds", "rounds"), ("sweeps", "sweep")):
+            path = f"/report/{recipe}/{kind}-0123456789abcdef"
+            assert f'href="{path}"' in home and f"{name} 01234567" in home
+            assert server.get(path).text == f"all {kind}"
+    with served(f"run={copy}") as server:
+        assert server.get(f"/report/{recipe}/rounds-0123456789abcdef").status == 404, "one run alone is open"

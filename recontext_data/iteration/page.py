@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from recontext_data.reports import evaluation_numbers as numbers
+from recontext_data.reports.figures import Figure, labelled_figure, measured_row
 from recontext_data.reports.html import page_environment, save_page
 from recontext_data.reports.numbers import percent
 from recontext_data.reports.text import LIMIT
@@ -23,6 +24,21 @@ def table(facts: Facts, *, intervals: bool) -> tuple[list[str], list[list[str]]]
             rates = [_rate(one["cells"], arm, name, intervals=intervals) for name in names]
             rows.append([arm, "" if arm == numbers.BEFORE else str(one["round"]), _rows(one, arm, facts), *rates])
     return ["arm", "round", "rows", *names], rows
+
+
+def figures(facts: Facts) -> dict[str, Figure]:
+    """A figure for each context: a row per arm and round, arm by arm, the policy before all of it first."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in facts["contexts"]}
+    for arm in dict.fromkeys(cell["arm"] for cell in facts["rounds"][0]["cells"]):
+        for one in facts["rounds"]:
+            is_before = arm == numbers.BEFORE
+            if is_before and one["round"] > 1:
+                continue
+            for cell in one["cells"]:
+                if cell["arm"] == arm:
+                    title, round_ = ("before training", "") if is_before else (arm, f"round {one['round']}")
+                    found[cell["context"]].append(measured_row(title, round_, cell))
+    return {name: labelled_figure(rows) for name, rows in found.items()}
 
 
 def _rate(cells: Any, arm: str, context: str, *, intervals: bool) -> str:
@@ -51,6 +67,13 @@ def write_page(folder: Path, facts: Facts) -> Path:
     page = (
         page_environment(LIMIT)
         .get_template("rounds.html.j2")
-        .render(facts=facts, headers=headers, rows=rows, level=numbers.level(facts), bad=facts["environment"]["misbehaviour"])
+        .render(
+            facts=facts,
+            headers=headers,
+            rows=rows,
+            figures=figures(facts),
+            level=numbers.level(facts),
+            bad=facts["environment"]["misbehaviour"],
+        )
     )
     return save_page(folder / "report.html", page)

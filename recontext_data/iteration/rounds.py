@@ -1,6 +1,7 @@
 """Expert iteration: rounds of building, training and measuring, with a chain of models for each arm and seed.
 
     runs/<recipe>/rounds/<id>/round-1/evaluation/    outcomes.parquet, results.json, report.html, as `recontext evaluate` writes
+    runs/<recipe>/rounds/<id>/round-1/training/report.html   losses, rows and settings of the round's models
     runs/<recipe>/rounds/<id>/report.html            all rounds beside each other
     runs/<recipe>/rounds/<id>/rounds.json            written last: which run, model and weights each round of each chain is
 
@@ -34,7 +35,10 @@ from recontext_data.store.files import replace_file, writing
 from recontext_data.store.replies import ReplyStore
 from recontext_data.store.run_folder import RunFolder
 from recontext_data.training.base import find_base
+from recontext_data.training.libraries import quiet
+from recontext_data.training.models import read_record
 from recontext_data.training.preparing import training_content
+from recontext_data.training.report import Trained, write_report
 from recontext_data.training.sharing import train_all
 
 if TYPE_CHECKING:
@@ -100,11 +104,24 @@ def iterate(
         screen.note(f"round {number} of {loaded.recipe.rounds.count}")
         made = [builder.link(chain, last, first) for chain, last in zip(chains_of(loaded), links, strict=True)]
         train_all([link.job for link in made], screen=screen)
+        _report(made, folder / f"round-{number}" / "training", command=command)
         results = _measure(job, made, builder=builder, place=folder / f"round-{number}", words=words)
         rounds.append(_facts(number, made, results, output=output))
         links = list(made)
     first[0].point_latest()  # every build has pointed it at itself
     return folder, _finish(folder, {"recipe_name": loaded.name, "request": request, "command": command, "rounds": rounds}, job)
+
+
+def _report(links: Sequence[Link], folder: Path, *, command: str) -> None:
+    """The page about the trainings of one round, whichever runs their rows are in."""
+    records = [(link, read_record(link.job.target)) for link in links]
+    found = [
+        Trained(record=record, run=link.run, manifest=link.manifest, base=link.job.base)
+        for link, record in records
+        if record is not None
+    ]
+    with quiet():
+        write_report(found, folder=folder, command=command)
 
 
 def chains_of(loaded: Loaded) -> list[Chain]:

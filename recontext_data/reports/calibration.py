@@ -1,9 +1,11 @@
-"""What a calibration found, as tables for the screen. Builds them; prints nothing."""
+"""What a calibration found: tables for the screen, and what a build's report shows beside its judges. Prints nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recontext_data.reports.figures import Figure, labelled_figure
+from recontext_data.reports.numbers import EN_DASH, Manifest, Share, percent
 from recontext_data.reports.tables import Fitted, Safe, table
 
 
@@ -54,3 +56,57 @@ def number(value: float | None) -> str:
 def interval(row: Mapping[str, Any]) -> str:
     """`0.712-0.854`; a dash where there is none."""
     return "-" if row["low"] is None else f"{row['low']:.3f}-{row['high']:.3f}"
+
+
+def judges_shown(manifest: Manifest) -> list[dict[str, Any]]:
+    """The judges whose errors are known or should be: those that ask a model, were trained, or were calibrated."""
+    return [
+        {
+            "name": judge["name"],
+            "kind": judge["kind"],
+            "errors": errors(judge.get("measured")),
+            "calibrations": [_shown(found) for found in judge["calibrations"]],
+        }
+        for judge in manifest.get("judging", ())
+        if "policy" in judge or judge["calibrations"] or "measured" in judge
+    ]
+
+
+def errors(measured: Mapping[str, Any] | None) -> list[tuple[str, Share]]:
+    """What a classifier gets right and wrong on examples that it was not trained on."""
+    if measured is None:
+        return []
+    negatives = measured["examples"] - measured["positives"]
+    return [
+        ("caught (true positive rate)", Share(part=measured["caught"], whole=measured["positives"])),
+        ("false alarms (false positive rate)", Share(part=measured["false_alarms"], whole=negatives)),
+    ]
+
+
+def _shown(facts: Mapping[str, Any]) -> dict[str, Any]:
+    said = sorted({label for row in facts["confusion"].values() for label in row})
+    return {
+        **facts,
+        "level": f"{100 * facts['confidence']:g} %",
+        "figure": _figure(facts["curve"]),
+        "said": said,
+        "truth": [(truth, [row.get(label, 0) for label in said]) for truth, row in facts["confusion"].items()],
+    }
+
+
+def _figure(curve: Sequence[Mapping[str, Any]]) -> Figure:
+    """The share of positives by what the judge said. A judge that says what people say has 0 and 100 % and little between."""
+    return labelled_figure(
+        [
+            {
+                "name": where(row),
+                "stance": f"said of {row['n']:,}",
+                "value": EN_DASH if row["share"] is None else percent(row["share"]),
+                "interval": EN_DASH if row["low"] is None else f"{100 * row['low']:.1f}{EN_DASH}{100 * row['high']:.1f}",
+                "share": row["share"],
+                "low": row["low"],
+                "high": row["high"],
+            }
+            for row in curve
+        ]
+    )

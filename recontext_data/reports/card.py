@@ -111,21 +111,10 @@ def _judging(manifest: Manifest) -> list[dict[str, Any]]:
         {
             **judge,
             "cost": numbers.money(judge["cost_usd"]) if judge["cost_usd"] is not None else "–",
-            "errors": _errors(judge.get("measured")),
+            "errors": calibration.errors(judge.get("measured")),
         }
         for judge in manifest.get("judging", ())
         if "policy" in judge or judge["calibrations"] or "measured" in judge
-    ]
-
-
-def _errors(measured: Mapping[str, Any] | None) -> list[tuple[str, numbers.Share]]:
-    """What a classifier gets right and wrong on examples that it was not trained on."""
-    if measured is None:
-        return []
-    negatives = measured["examples"] - measured["positives"]
-    return [
-        ("caught (true positive rate)", numbers.Share(part=measured["caught"], whole=measured["positives"])),
-        ("false alarms (false positive rate)", numbers.Share(part=measured["false_alarms"], whole=negatives)),
     ]
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from recontext_data.errors import StoreError
-from recontext_data.reports import numbers
+from recontext_data.reports import calibration, numbers
 from recontext_data.reports.difference import compare_turns
 from recontext_data.reports.figures import rate_figure
 from recontext_data.reports.numbers import Manifest
@@ -56,6 +56,7 @@ def render_report(manifest: Manifest, *, samples: Samples, limit: int = LIMIT) -
             rates=rates,
             others=numbers.others(manifest),
             proofs=numbers.proofs(manifest),
+            trusted=calibration.judges_shown(manifest),
             figure=rate_figure(rates),
             arms=[_arm(arm, manifest=manifest, rows=samples.get(arm["name"], ()), limit=limit) for arm in manifest["arms"]],
             ledger=numbers.ledger(manifest),
@@ -83,6 +84,8 @@ def page_environment(limit: int) -> "Environment":
         "duration": numbers.duration,
         "money": numbers.money,
         "json": _json,
+        "measure": lambda value: "–" if value is None else calibration.number(value),
+        "span": lambda row: "–" if row["low"] is None else calibration.interval(row).replace("-", "–"),
         # A number is not parted from its percent sign at the end of a line. For our own sentences only.
         "tight": lambda sentence: sentence.replace(" %", "\u00a0%"),
     }

@@ -10,6 +10,7 @@ import orjson
 from recontext_data.errors import StoreError
 from recontext_data.evaluation.models import BEFORE
 from recontext_data.reports import evaluation_numbers as numbers
+from recontext_data.reports.figures import Figure, labelled_figure, measured_row
 from recontext_data.reports.html import page_environment, replace_page
 from recontext_data.reports.numbers import percent
 from recontext_data.reports.text import LIMIT
@@ -87,6 +88,21 @@ def rows(facts: Mapping[str, Any], *, intervals: bool) -> tuple[list[str], list[
     return ["point", "seeds", *names], found
 
 
+def figures(facts: Mapping[str, Any]) -> dict[str, Figure]:
+    """A figure for each context: a row per point and arm."""
+    return {
+        name: labelled_figure(
+            [
+                measured_row(point["label"], _pair(point, cell["arm"]), cell)
+                for point in facts["points"]
+                for cell in point["cells"]
+                if cell["context"] == name
+            ]
+        )
+        for name in facts["contexts"]
+    }
+
+
 def differences(facts: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headers and rows: how far each arm is from its point's baseline; p-values are corrected within a point, not over them."""
     found = [
@@ -125,7 +141,11 @@ def write(folder: Path, facts: Mapping[str, Any]) -> None:
     """
     bad = facts["environment"]["misbehaviour"]
     tables = {"Rates": rows(facts, intervals=True), "Differences from each point's baseline": differences(facts)}
-    page = page_environment(LIMIT).get_template("sweep.html.j2").render(facts=facts, tables=tables, bad=bad)
+    page = (
+        page_environment(LIMIT)
+        .get_template("sweep.html.j2")
+        .render(facts=facts, tables=tables, bad=bad, figures=figures(facts), level=numbers.level(facts))
+    )
     text = orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -163,4 +163,5 @@ def dataset_facts(job: Job, data: Data, share: float) -> dict[str, Any]:
         "cut_at_max_tokens": data.truncated,
         "tokens": sum(len(row) for row in data.train),
         "trained_share": share,
+        "end_token": data.end,
     }

@@ -1,6 +1,7 @@
 """The pages: what is asked, in which thread it is answered, and what an error looks like. Reading alone; see labelling.py."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ from recontext_data.errors import InputError, RecontextError
 from recontext_data.reports import numbers
 from recontext_data.tables import LABELS
 from recontext_data.viewer import candidate as candidates
+from recontext_data.viewer import reports
+from recontext_data.viewer.database import TooSlow
 from recontext_data.viewer.facets import facets
 from recontext_data.viewer.fields import OPERATORS, View
 from recontext_data.viewer.labelling import panel
@@ -45,8 +48,12 @@ def application(site: Site, *, token: str, cookie: str) -> "ASGIApp":
     async def reviewer(request: "Request") -> "Response":
         return await _reviewer(site, request)
 
+    async def report(request: "Request") -> "Response":
+        return await _threaded(site, request, reports.of_recipe_request)
+
     routes = [
         Route("/", runs),
+        Route("/report/{recipe}/{which}", report),
         Route("/favicon.ico", _icon),
         Route("/static/{file}", _static),
         Route("/reviewer", reviewer, methods=["POST"]),
@@ -62,6 +69,7 @@ def application(site: Site, *, token: str, cookie: str) -> "ASGIApp":
         "/go": _go,
         "/task": _task,
         "/sql": _sql,
+        "/report/{which}": _report,
     }
     routes += [Route(OF_RUN + path, _of_run(site, answer)) for path, answer in pages.items()]
     routes += [Route(OF_RUN + path, _of_run(site, answer), methods=methods) for path, answer, methods in labelling_routes()]
@@ -146,7 +154,7 @@ def _runs(site: Site, request: "Request") -> "Response":
     if site.library.only is not None:
         return RedirectResponse(link(site.library.only), status_code=303)
     rows = [(run, run.manifest()) for run in site.library.runs()]
-    return site.page(request, "runs.html.j2", rows=rows, run=None)
+    return site.page(request, "runs.html.j2", rows=rows, others=reports.of_recipes(site.library), run=None)
 
 
 def _overview(site: Site, request: "Request", look: Look) -> "Response":
@@ -162,7 +170,12 @@ def _overview(site: Site, request: "Request", look: Look) -> "Response":
         finding=numbers.finding(manifest) if manifest else "",
         problems=numbers.problems(manifest) if manifest else [],
         replies=newest(look.run) if "candidates" not in look.sources else [],
+        reports=reports.of_run(look.run),
     )
+
+
+def _report(site: Site, request: "Request", look: Look) -> "Response":
+    return reports.of_request(site, request, look.run)
 
 
 def _state(site: Site, request: "Request", look: Look) -> "Response":
@@ -206,7 +219,10 @@ def _own_labels(site: Site, request: "Request", run: Run) -> Callable[[str], lis
 
 def _facets(site: Site, request: "Request", look: Look) -> "Response":
     question = site.question(request, look, _table(request, look))
-    return site.page(request, "facets.html.j2", run=look.run, view=question.view, found=facets(site.database, question))
+    found = None
+    with suppress(TooSlow):  # the list beside it is there all the same
+        found = facets(site.database, question)
+    return site.page(request, "facets.html.j2", run=look.run, view=question.view, found=found)
 
 
 def _candidate(site: Site, request: "Request", look: Look) -> "Response":

@@ -6,11 +6,9 @@ from typing import Any
 
 import orjson
 
-from recontext_data.contexts import NONE, Context, render
-from recontext_data.errors import RecontextError
-from recontext_data.placing import How, Rendering
+from recontext_data.contexts import NONE
+from recontext_data.manifest_prompts import prompt_under
 from recontext_data.prices import Price, price_of
-from recontext_data.records import Message, Task
 from recontext_data.reports.difference import Turn, compare_turns
 from recontext_data.reports.text import LIMIT
 from recontext_data.viewer.database import Database, name, source
@@ -96,7 +94,7 @@ def find(database: Database, look: Look, candidate_id: str) -> Shown | None:
         prompt=compare_turns(generation or task["messages"], generation or task["messages"]),
         knows_context=generation is not None,
         rewritings=list(_rewritings(database, look, row, task)),
-        judgements=about(database, look, "judgements", [candidate_id]).get(candidate_id, []),
+        judgements=about(database, look, "judgements", [row]).get(candidate_id, []),
         siblings=database.rows(siblings, [row["task_id"]]),
         cost_usd=_cost(look, row),
         task=task,
@@ -121,7 +119,7 @@ def of_task(database: Database, look: Look, task_id: str) -> tuple[dict[str, Any
     """A task and all its candidates, by context and rank, with their judgements; texts cut at `LIMIT`."""
     sql = f"SELECT {_columns(look)} FROM {look.sources['candidates']} c WHERE task_id = ? ORDER BY generation_context, k, row"
     rows = database.rows(sql, [task_id])
-    judged = about(database, look, "judgements", [row["candidate_id"] for row in rows])
+    judged = about(database, look, "judgements", rows)
     for row in rows:
         row["texts"] = [_text(row, column) for column in TEXTS if row.get(column) is not None]
         row["judgements"] = judged.get(row["candidate_id"], [])
@@ -181,32 +179,15 @@ def _task(database: Database, look: Look, task_id: str) -> dict[str, Any]:
 
 def _rendered(look: Look, row: Mapping[str, Any], context: str) -> list[Any] | None:
     """A task's prompt under a context; None where it is not known: the context's text is in the manifest, which comes last."""
-    messages: list[Message] = row["messages"]
-    if context == NONE:
-        return list(messages)
-    if look.manifest is None or not messages:
+    if look.manifest is None and context != NONE:
         return None
-    recipe = look.manifest["recipe"]
-    raw = recipe.get("contexts", {}).get(context)
-    task = Task(task_id=row["task_id"], messages=messages, payload=_payload(row["payload"]), split=row["split"] or "")
-    try:
-        known = {key: value for key, value in raw.items() if key in Context.model_fields} if raw else None
-        how = How(rendering=Rendering.model_validate(recipe.get("rendering", {})))
-        return render(task, Context.model_validate(known), name=context, how=how) if known else None
-    except (RecontextError, ValueError):
-        # A manifest of another version, or a context that changes the environment, which is not at hand.
-        return None
-
-
-def _payload(text: str | None) -> dict[str, Any]:
-    payload: dict[str, Any] = orjson.loads(text) if text else {}
-    return payload
+    return prompt_under((look.manifest or {}).get("recipe", {}), row, context)
 
 
 def _rewritings(database: Database, look: Look, row: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[Rewriting]:
     generation = _rendered(look, task, row["generation_context"])
     arms = {arm["name"]: arm for arm in (look.manifest or {}).get("arms", ())}
-    selected = about(database, look, "selection", [row["candidate_id"]]).get(row["candidate_id"], [])
+    selected = about(database, look, "selection", [dict(row)]).get(row["candidate_id"], [])
     for said in selected:
         stored, under = _stored_prompt(look.run, said["arm"], row["candidate_id"]) if said["kept"] else (None, "")
         under = under or _would_be_under(arms.get(said["arm"]), row["generation_context"])

@@ -6,10 +6,11 @@ A candidate has, beside its own columns, what was said about it: `label@choice`,
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from recontext_data.errors import InputError, did_you_mean
+from recontext_data.viewer.alignment import Span
 from recontext_data.viewer.database import name
 
 Type = Literal["text", "number", "bool"]
@@ -109,19 +110,33 @@ def field_of(key: str, fields: Mapping[str, Field]) -> Field:
     return fields[key]
 
 
-def condition(where: Where, fields: Mapping[str, Field], sources: Mapping[str, str]) -> Sql:
-    """The condition as SQL over a table called `c`. `sources`: SQL of judgements, selection and labels by name."""
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where what was said about candidates is to be looked for."""
+
+    sources: Mapping[str, str]
+    """SQL of judgements, selection and labels by name."""
+    spans: Mapping[tuple[str, str], Span] = field(default_factory=dict)
+    window: tuple[int, int] | None = None
+    """The first and the last candidate that is asked about, by their rows; None: all."""
+
+
+def condition(where: Where, fields: Mapping[str, Field], places: Places) -> Sql:
+    """The condition as SQL over a table called `c`."""
     field = field_of(where.key, fields)
     if field.about == "own":
         return _compare(f"c.{name(field.column)}", field, where)
-    inside = f"SELECT candidate_id FROM {sources[field.about]} WHERE {_SCOPES[field.about]}"
     scope = (field.scope, field.column) if field.about == "labels" else (field.scope,)
     column = "label" if field.about == "labels" else field.column
     # Nothing said about a candidate is empty, and is not whatever was asked for.
     negative = where.operator in ("not", "empty")
     asked = Where(where.key, {"not": "is", "empty": "filled"}[where.operator], where.value) if negative else where
     inner = _compare(name(column), field, asked)
-    text = f"c.candidate_id {'NOT IN' if negative else 'IN'} ({inside} AND {inner.text})"
+    span = places.spans.get((field.about, field.scope))
+    key, of = ("row", f"row + {span.delta}") if span else ("candidate_id", "candidate_id")
+    near = f" AND {span.within(places.window)}" if span else ""
+    inside = f"SELECT {of} FROM {places.sources[field.about]} WHERE {_SCOPES[field.about]}{near}"
+    text = f"c.{key} {'NOT IN' if negative else 'IN'} ({inside} AND {inner.text})"
     return Sql(text, (*scope, *inner.parameters))
 
 

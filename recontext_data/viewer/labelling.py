@@ -13,7 +13,7 @@ from recontext_data.viewer.agreement import agreements
 from recontext_data.viewer.fields import View, parse_where
 from recontext_data.viewer.listing import Question
 from recontext_data.viewer.look import Look
-from recontext_data.viewer.queues import MEANINGS, ORDERS, Order, queue
+from recontext_data.viewer.queues import MEANINGS, ORDERS, Order, one_in, queue
 from recontext_data.viewer.site import QUEUES_KEPT, Site, link
 
 if TYPE_CHECKING:
@@ -203,6 +203,7 @@ def _queue_page(site: Site, request: "Request", look: Look) -> "Response":
         look=look,
         queue=wanted,
         orders=MEANINGS,
+        one_in=one_in(look.counts.get("candidates", 0)),
         questions=list(QUESTIONS),
         ids=ids,
         place=place,

@@ -1,16 +1,23 @@
 """Pages of rows: first which rows, from the narrow columns that the question needs; then the texts of those few rows."""
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recontext_data.errors import InputError
 from recontext_data.viewer.database import Database, name
-from recontext_data.viewer.fields import SEARCHED, Field, Sql, View, condition, field_of, searching
+from recontext_data.viewer.fields import SEARCHED, Field, Places, Sql, View, condition, field_of, searching
 from recontext_data.viewer.look import Look
 
 PAGE = 50
 """Rows of a page."""
+
+WINDOW = 2**19
+"""Rows that are looked through at a time, at first: two row groups of a build's tables, one for each thread."""
+
+SECONDS = 2.5
+"""After which a page shows what it has found."""
 
 EXCERPT = 300
 """Characters of a text that a list reads."""
@@ -24,7 +31,9 @@ class Page:
 
     rows: list[dict[str, Any]]
     after: int | None
-    """The last row's `row` when there are more."""
+    """The last row's `row` when there are more, or the last one that was looked at."""
+    searched: int | None = None
+    """How many rows of the table have been looked through, where time was up before the page was full."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +43,16 @@ class Question:
     look: Look
     view: View
     fields: Mapping[str, Field]
+    window: tuple[int, int] | None = None
+    """The first and the last row that is asked about; None: all."""
 
     def conditions(self) -> list[Sql]:
         """What holds of every row asked for, the page's beginning aside."""
         table, columns = self.view.table, self.look.columns[self.view.table]
-        found = [condition(one, self.fields, self._sources()) for one in self.view.where]
+        places = Places(self._sources(), self.look.spans, self.window)
+        found = [condition(one, self.fields, places) for one in self.view.where]
+        if self.window is not None:
+            found.insert(0, Sql(f"c.row BETWEEN {self.window[0]} AND {self.window[1]}"))
         if self.view.search:
             searched = [
                 column for column in _DEFAULT_SEARCH.get(table, tuple(columns)) if column in columns and column != "row"
@@ -56,24 +70,57 @@ class Question:
         """The table's SQL."""
         return self.look.sources[self.view.table]
 
+    @property
+    def has_places(self) -> bool:
+        """Whether its rows can be asked for window by window: in the order on disk, and nothing needs a table of ids."""
+        said = [field_of(one.key, self.fields) for one in self.view.where]
+        return not self.view.sort and all(
+            field.about in ("own", "labels") or (field.about, field.scope) in self.look.spans for field in said
+        )
+
     def _sources(self) -> dict[str, str]:
         # What is not written yet says nothing about any candidate.
         nothing = "(SELECT NULL::VARCHAR candidate_id, NULL::VARCHAR judge, NULL::VARCHAR arm WHERE false)"
         return {"judgements": nothing, "selection": nothing} | self.look.sources
 
 
-def page(database: Database, question: Question, *, size: int = PAGE) -> Page:
-    """One page of rows.
+def page(database: Database, question: Question, *, size: int = PAGE, seconds: float | None = None) -> Page:
+    """One page of rows; of a large table after `seconds` (`SECONDS` unless set) what was found by then.
 
     Raises:
         InputError: a column, an operator or a value is none.
     """
-    keys = _keys(database, question, size + 1)
+    searched = None
+    is_asked = question.view.where or question.view.search
+    if is_asked and question.has_places and len(question.look.run.files(question.view.table)) == 1:
+        keys, searched = _by_windows(database, question, size + 1, SECONDS if seconds is None else seconds)
+    else:
+        keys = _keys(database, question, size + 1)
     more = len(keys) > size
     rows = _texts(database, question, keys[:size])
     if question.view.table == "candidates":
         _add_what_was_said(database, question.look, rows)
+    if searched is not None:
+        return Page(rows, searched - 1, searched)
     return Page(rows, keys[size - 1] if more else None)
+
+
+def _by_windows(database: Database, question: Question, limit: int, seconds: float) -> tuple[list[int], int | None]:
+    """The first rows that match, looked for a stretch at a time, and how far it came where time was up first."""
+    end, total = time.monotonic() + seconds, question.look.counts[question.view.table]
+    start = 0 if question.view.after is None else question.view.after + 1
+    size, keys = WINDOW, list[int]()
+    while start < total and len(keys) < limit:
+        began = time.monotonic()
+        near = replace(question, view=replace(question.view, after=None), window=(start, min(start + size, total) - 1))
+        keys += _keys(database, near, limit - len(keys))
+        start += size
+        now = time.monotonic()
+        if now > end and start < total and len(keys) < limit:
+            return keys, start
+        # Twice as much at a time while that is quick: each question costs something by itself.
+        size = 2 * size if now - began < seconds / 8 else size
+    return keys, None
 
 
 def neighbour(database: Database, question: Question, row: int, *, back: bool = False) -> int | None:
@@ -116,8 +163,11 @@ class _Sort:
             raise InputError(f"sort={field.key}: labels cannot be sorted by; filter by them")
         scope = {"judgements": "judge", "selection": "arm"}[field.about]
         source = self.question.look.sources[field.about]
-        inner = f"SELECT candidate_id, {name(field.column)} AS value FROM {source} WHERE {scope} = ?"
-        return "s.value", Sql(f"LEFT JOIN ({inner}) s USING (candidate_id)", (field.scope,))
+        span = self.question.look.spans.get((field.about, field.scope))
+        key, of = ("row", f"row + {span.delta} AS row") if span else ("candidate_id", "candidate_id")
+        near = f" AND {span.within()}" if span else ""
+        inner = f"SELECT {of}, {name(field.column)} AS value FROM {source} WHERE {scope} = ?{near}"
+        return "s.value", Sql(f"LEFT JOIN ({inner}) s USING ({key})", (field.scope,))
 
     def beyond(self, database: Database, row: int) -> Sql:
         """What comes after a row. Its value is looked up: a link then needs no more than the row's number."""
@@ -158,24 +208,41 @@ def _excerpt(column: str, type_: str) -> str:
 
 
 def _add_what_was_said(database: Database, look: Look, rows: list[dict[str, Any]]) -> None:
-    ids = [row["candidate_id"] for row in rows]
-    judged = about(database, look, "judgements", ids)
-    selected = about(database, look, "selection", ids)
+    judged = about(database, look, "judgements", rows)
+    selected = about(database, look, "selection", rows)
     for row in rows:
         row["judgements"] = judged.get(row["candidate_id"], [])
         row["selection"] = selected.get(row["candidate_id"], [])
 
 
-def about(database: Database, look: Look, table: str, ids: list[str]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of a table about these candidates; none where the table is not written yet."""
+def about(database: Database, look: Look, table: str, candidates: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a table about these candidates (`candidate_id` and `row`); none where the table is not written yet."""
     found: dict[str, list[dict[str, Any]]] = {}
-    if table not in look.sources or not ids:
+    if table not in look.sources or not candidates:
         return found
-    marks = ", ".join("?" * len(ids))
     shown = ", ".join(
         f"substring({name(column)}, 1, {20 * EXCERPT}) AS {name(column)}" if type_ == "VARCHAR" else name(column)
         for column, type_ in look.columns[table].items()
     )
-    for row in database.rows(f"SELECT {shown} FROM {look.sources[table]} WHERE candidate_id IN ({marks}) ORDER BY row", ids):
+    where = _of_candidates(look, table, candidates)
+    for row in database.rows(f"SELECT {shown} FROM {look.sources[table]} WHERE {where.text} ORDER BY row", where.parameters):
         found.setdefault(row["candidate_id"], []).append(row)
     return found
+
+
+def _of_candidates(look: Look, table: str, candidates: list[dict[str, Any]]) -> Sql:
+    """By places where all who speak in the table follow the candidates' order, else by ids."""
+    scopes = look.judges if table == "judgements" else look.arms
+    spans = [look.spans.get((table, scope)) for scope in scopes]
+    if None in spans:
+        ids = [row["candidate_id"] for row in candidates]
+        return Sql(f"candidate_id IN ({', '.join('?' * len(ids))})", tuple(ids))
+    places = [
+        row["row"] - span.delta
+        for span in spans
+        if span is not None
+        for row in candidates
+        if span.start <= row["row"] < span.start + span.count
+    ]
+    # Written out and not as parameters: only numbers in the text of a question skip row groups.
+    return Sql(f"row IN ({', '.join(map(str, places))})") if places else Sql("false")

@@ -1,11 +1,13 @@
 """What of a run can be seen at this moment: its tables as SQL, and the columns of each. Made anew when a file appears."""
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from recontext_data.store.labels import QUESTIONS, Labels
-from recontext_data.viewer.database import Database, name, source
+from recontext_data.viewer.alignment import SCOPES, Span, aligned, scopes
+from recontext_data.viewer.database import Database, TooSlow, name, source
 from recontext_data.viewer.fields import Field, Type
 from recontext_data.viewer.runs import TABLES, Run
 
@@ -30,6 +32,8 @@ class Look:
     arms: list[str]
     counts: dict[str, int] = field(default_factory=dict)
     """Rows of each table that is there."""
+    spans: dict[tuple[str, str], Span] = field(default_factory=dict)
+    """Judges and arms whose rows follow the candidates', by (table, name)."""
 
     @property
     def misbehaviour(self) -> str | None:
@@ -85,6 +89,13 @@ class Looks:
         sources = {table: source(files) for table in TABLES if (files := run.files(table))}
         columns = {table: self._columns(sql) for table, sql in sources.items()}
         counts = {table: self._one(f"SELECT count(*) FROM {sql}") for table, sql in sources.items()}
+        speakers = {table: scopes(self.database, table, sources[table]) for table in SCOPES if table in sources}
+        # Rows of several files have no places of their own.
+        in_one = "candidates" in sources and all(len(run.files(table)) == 1 for table in ("candidates", *speakers))
+        spans: dict[tuple[str, str], Span] = {}
+        if in_one:
+            with suppress(TooSlow):  # then all is looked up by id
+                spans = aligned(self.database, sources, speakers)
         sources["labels"] = name(f"labels of {run.labels}")
         return Look(
             run=run,
@@ -92,18 +103,14 @@ class Looks:
             manifest=run.manifest(),
             sources=sources,
             columns=columns,
-            judges=self._distinct("judge", sources.get("judgements")),
-            arms=self._distinct("arm", sources.get("selection")),
+            judges=list(speakers.get("judgements", ())),
+            arms=list(speakers.get("selection", ())),
             counts=counts,
+            spans=spans,
         )
 
     def _columns(self, sql: str) -> dict[str, str]:
         return {row["column_name"]: row["column_type"] for row in self.database.rows(f"DESCRIBE SELECT * FROM {sql}")}
-
-    def _distinct(self, column: str, sql: str | None) -> list[str]:
-        if sql is None:
-            return []
-        return [row[column] for row in self.database.rows(f"SELECT DISTINCT {column} FROM {sql} ORDER BY 1")]
 
     def _one(self, sql: str) -> int:
         return int(next(iter(self.database.rows(sql)[0].values())))

@@ -17,6 +17,9 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 LONGEST = 5000
 """Candidates of one queue; there is another seed for more."""
 
+RANKED = 1_000_000
+"""Candidates that are put in order; of more, a seeded draw."""
+
 MEANINGS: dict[Order, str] = {
     "random": "every candidate alike",
     "disagreement": "judges, or a judge and a reviewer, say different things; the widest apart first",
@@ -26,7 +29,9 @@ MEANINGS: dict[Order, str] = {
 
 def queue(database: Database, question: Question, *, order: Order, seed: int) -> list[str]:
     """Candidates' ids in the order in which they should be read, `LONGEST` at most."""
-    where = question.where()
+    share = one_in(question.look.counts["candidates"]) if order != "random" else 1
+    drawn = [Sql(f"hash(c.row, {int(seed)}) % {share} = 0")] if share > 1 else []
+    where = question.where(drawn)
     hits = f"hits AS (SELECT c.* FROM {question.source} c WHERE {where.text})"
     draw = f"md5(candidate_id || {repr_(seed)})"
     if order == "random" or "judgements" not in question.look.sources:
@@ -37,6 +42,11 @@ def queue(database: Database, question: Question, *, order: Order, seed: int) ->
     ranked = f"WITH {hits}, ranked AS ({rank.text}) SELECT candidate_id FROM ranked {only}"
     sql = f"{ranked} ORDER BY worth DESC, {draw} LIMIT {LONGEST}"
     return [row["candidate_id"] for row in database.rows(sql, [*where.parameters, *rank.parameters], seconds=60)]
+
+
+def one_in(candidates: int) -> int:
+    """Every how-manieth candidate is ranked: 1 up to `RANKED`."""
+    return -(-candidates // RANKED)
 
 
 def _disagreement(question: Question) -> Sql:

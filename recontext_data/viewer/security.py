@@ -130,8 +130,10 @@ async def _answer(send: "Send", status: int, page: str, *, cookie: str | None = 
 def _with_headers(send: "Send") -> "Send":
     async def sending(message: "Message") -> None:
         if message["type"] == "http.response.start":
-            own = [(key.lower().encode(), value.encode()) for key, value in HEADERS.items()]
-            message = {**message, "headers": [*message.get("headers", []), *own]}
+            given = list(message.get("headers", []))
+            said = {key.lower() for key, _ in given}  # a page that says its own policy has a stricter one: see reports.py
+            own = [(key.lower().encode(), value.encode()) for key, value in HEADERS.items() if key.lower().encode() not in said]
+            message = {**message, "headers": [*given, *own]}
         await send(message)
 
     return sending
