@@ -7,6 +7,7 @@ What is read becomes rows of the same tables as what is sampled, with the role `
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -73,12 +74,15 @@ def read_given(path: str, *, source: str) -> Given:
     return Given(list(tasks.values()), frame, digest, entry("given", source, rows_in=len(rows), kept=len(rows)))
 
 
-def with_given(candidates: "pl.DataFrame", given: Iterable[Given]) -> "pl.DataFrame":
-    """The table of candidates, what was read after what was sampled."""
+def with_given(candidates: "Iterable[pl.DataFrame]", given: Iterable[Given]) -> "Iterator[pl.DataFrame]":
+    """The table of candidates in parts, what was read after what was sampled, all with the same columns."""
     import polars as pl
 
-    parts = [one.candidates.drop("n") for one in given]
-    return pl.concat([candidates, *parts], how="diagonal") if parts else candidates
+    read, sampled = [one.candidates.drop("n") for one in given], iter(candidates)
+    first = next(sampled)
+    columns = pl.concat([part.head(0) for part in (first, *read)], how="diagonal")
+    for part in chain([first], sampled, read):
+        yield pl.concat([columns, part], how="diagonal")
 
 
 def given_pools(given: Mapping[str, Given], answers: "pl.DataFrame", *, first: int) -> "dict[str, pl.DataFrame]":

@@ -1,11 +1,13 @@
 """Stage judge: candidates in, judgements out. Judges are blind: they see the task and the text, not the context."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.judges.base import AnyJudge, Asker, Comparer, Deriver, Reader
 from recontext_data.ledger import Entry, entry
 from recontext_data.records import Candidate, Judgement, Task
+from recontext_data.stages.kept import Cursor
 from recontext_data.tables import JUDGEMENTS, arrow_schema
 
 if TYPE_CHECKING:
@@ -26,10 +28,12 @@ def judge(
     tasks: Mapping[str, Task],
     judges: Sequence[AnyJudge],
     counsel: "Counsel | None" = None,
+    texts: Path | None = None,
 ) -> "tuple[pl.DataFrame, list[Entry]]":
     """One judgement per candidate and judge, in the candidates' order, and a ledger entry per context and judge.
 
-    `counsel` buys the replies of judges that ask a model; a build without such judges needs none.
+    `counsel` buys the replies of judges that ask a model; a build without such judges needs none. Candidates without
+    completion and reasoning have them in the table at `texts`, at their `place`, which rises; a batch is held at a time.
     """
     import polars as pl
 
@@ -39,9 +43,9 @@ def judge(
             tables[one.name] = _derived(one, candidates, tables)
         elif isinstance(one, Asker | Comparer):
             assert counsel is not None, f"judge {one.name!r} asks a model and nobody buys its replies"
-            tables[one.name] = _asked(one, candidates, tasks, counsel)
+            tables[one.name] = _asked(one, candidates, tasks, counsel, texts)
         else:
-            tables[one.name] = _read(one, _batches(candidates, tasks))
+            tables[one.name] = _read(one, _batches(candidates, tasks, texts))
         _check(one, candidates, tables[one.name])
     contexts = candidates.select("candidate_id", "generation_context")
     entries = [row for one in judges for row in _entries(one.name, tables[one.name], contexts)]
@@ -78,25 +82,45 @@ def _derived(one: Any, candidates: "pl.DataFrame", tables: "Mapping[str, pl.Data
     return made.select("candidate_id", pl.lit(one.name).alias("judge"), *WORDS, "raw")
 
 
-def _asked(one: Asker | Comparer, candidates: "pl.DataFrame", tasks: Mapping[str, Task], counsel: "Counsel") -> "pl.DataFrame":
+def _asked(
+    one: Asker | Comparer, candidates: "pl.DataFrame", tasks: Mapping[str, Task], counsel: "Counsel", texts: Path | None
+) -> "pl.DataFrame":
     if isinstance(one, Asker):
-        return _table(counsel.judge(one, _batches(candidates, tasks), total=len(candidates)))
-    found = _table(counsel.compare(one, groups(candidates, tasks), total=len(candidates)))
+        return _table(counsel.judge(one, _batches(candidates, tasks, texts), total=len(candidates)))
+    found = _table(counsel.compare(one, groups(candidates, tasks, texts), total=len(candidates)))
     # Groups come in the order of their first answers; what is handed on has the candidates' own.
     return candidates.select("candidate_id").join(found, on="candidate_id", how="left", maintain_order="left")
 
 
-def _batches(candidates: "pl.DataFrame", tasks: Mapping[str, Task]) -> Iterator[list[Candidate]]:
+def _batches(candidates: "pl.DataFrame", tasks: Mapping[str, Task], texts: Path | None) -> Iterator[list[Candidate]]:
+    told = _teller(texts)
     for part in candidates.iter_slices(BATCH):
-        yield as_judged(part, tasks)
+        yield as_judged(told(part), tasks)
 
 
-def groups(candidates: "pl.DataFrame", tasks: Mapping[str, Task]) -> Iterator[list[list[Candidate]]]:
-    """Batches of groups: the answers to one task under one context."""
+def _teller(texts: Path | None) -> "Callable[[pl.DataFrame], pl.DataFrame]":
+    """What puts completion and reasoning beside candidates, whose places must rise from one call to the next."""
+    if texts is None:
+        return lambda part: part
+    import polars as pl
+
+    cursor = Cursor(texts, ["completion", "reasoning"])
+
+    def told(part: pl.DataFrame) -> pl.DataFrame:
+        rows = pl.from_arrow(cursor.rows(part["place"].to_numpy()))
+        assert isinstance(rows, pl.DataFrame)
+        return part.hstack(rows)
+
+    return told
+
+
+def groups(candidates: "pl.DataFrame", tasks: Mapping[str, Task], texts: Path | None = None) -> Iterator[list[list[Candidate]]]:
+    """Batches of groups: the answers to one task under one context. `texts` as in `judge`."""
+    told = _teller(texts)
     batch: list[list[Candidate]] = []
     count = 0
     for _, part in candidates.group_by("generation_context", "task_id", maintain_order=True):
-        batch.append(as_judged(part, tasks))
+        batch.append(as_judged(told(part), tasks))
         count += len(part)
         if count >= BATCH:
             yield batch

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ from recontext_data.stages.prepared import PAID, Prepared, counsel_of, plan, pri
 from recontext_data.stages.prompts import check_template
 from recontext_data.stages.proof import prove
 from recontext_data.stages.recontextualize import ArmPlan
-from recontext_data.stages.sample import Outcome, Plan
+from recontext_data.stages.sample import Collected, Outcome, Plan, without_texts
 from recontext_data.stages.select import select, with_labels, with_outcome
 from recontext_data.stages.summary import judge_labels, rates
 from recontext_data.stages.trial import trial
@@ -129,15 +129,16 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     with clock.stage("trial"):
         tried = trial(build.recipe.judges, counsel, screen) if build.recipe.validate_judges else {}
     with clock.stage("sample"):
-        outcome, purse = _sample(build, counsel, store=store, screen=screen)
+        sampled, purse = _sample(build, counsel, store=store, screen=screen)
     folder.begin()
     folder.write_table("tasks", _tasks_table(build.by_id))
-    folder.write_table("candidates", with_given(outcome.candidates, build.given.values()))
+    outcome = _written(build, sampled, folder=folder)  # from here on texts are read from the tables, a batch at a time
     with clock.stage("judge"):
-        judgements, judge_entries = judge(outcome.candidates, tasks=build.by_id, judges=build.recipe.judges, counsel=counsel)
+        texts = folder.path / "candidates.parquet"
+        judgements, judge_entries = judge(
+            outcome.candidates, tasks=build.by_id, judges=build.recipe.judges, counsel=counsel, texts=texts
+        )
     folder.write_table("judgements", judgements)
-    # From here on texts are read from the tables, a batch at a time.
-    outcome = replace(outcome, candidates=outcome.candidates.drop("completion", "reasoning"))
     judged = _judged(outcome.candidates, judgements)
     del judgements
     order = [*build.recipe.contexts, NONE]
@@ -167,7 +168,23 @@ def run(build: Prepared, *, folder: RunFolder, store: ReplyStore, screen: "Scree
     return finish(build, facts, exported=done.exported, folder=folder)
 
 
-def _sample(build: Prepared, counsel: PaidCounsel, *, store: ReplyStore, screen: "Screen") -> tuple[Outcome, Purse]:
+@dataclass(frozen=True)
+class Sampled:
+    """What a build has bought and found, before any of it is looked at."""
+
+    collected: Collected
+    bought: int
+    failed: int
+
+
+def _written(build: Prepared, sampled: Sampled, *, folder: RunFolder) -> Outcome:
+    """Puts the candidates on disk, and what was given after what was sampled."""
+    folder.write_parts("candidates", with_given(sampled.collected, build.given.values()))
+    light = without_texts(folder.path / "candidates.parquet", len(sampled.collected))
+    return Outcome(light, sampled.collected.entries, sampled.bought, sampled.failed)
+
+
+def _sample(build: Prepared, counsel: PaidCounsel, *, store: ReplyStore, screen: "Screen") -> tuple[Sampled, Purse]:
     ready = plan(build, store)
     missing = ready.requests.num_completions
     failures: dict[str, str] = {}
@@ -190,7 +207,8 @@ def _sample(build: Prepared, counsel: PaidCounsel, *, store: ReplyStore, screen:
         for words, count in Counter(failures.values()).most_common(WORST):
             screen.warn(f"{count} completions failed and are in no dataset: {words}")
     counsel.spent_usd = purse.spent_usd
-    return sample.collect(ready, store=store, failures=failures, bought=missing - len(failures)), purse
+    collected = Collected(ready, store=store, failures=failures)
+    return Sampled(collected, bought=missing - len(failures), failed=len(failures)), purse
 
 
 async def _buy(policy: Policy, ready: Plan, *, store: ReplyStore, **how: Any) -> dict[str, str]:
@@ -212,7 +230,7 @@ def _purse(build: Prepared, ready: Plan, store: ReplyStore) -> Purse:
     if budget is not None and listed is None and (nobody_is_paid or isinstance(build.recipe.policy, PAID)):
         model = getattr(build.recipe.policy, "model", build.recipe.policy.kind)
         raise RecipeError(f"limits.budget_usd: no price is known for {model}; set prices.{model}='{{input: ..., output: ...}}'")
-    spent = sample.cost_usd(store.find(ready.wanted["reply_key"]), listed, factor=factor) if listed else 0.0
+    spent = sample.stored_cost_usd(ready, store, listed, factor=factor) if listed else 0.0
     return Purse(price=listed, factor=factor, budget_usd=budget, spent_usd=spent)
 
 
@@ -318,8 +336,7 @@ def _arms_stage(
 
 def _judged(candidates: "pl.DataFrame", judgements: "pl.DataFrame") -> "pl.DataFrame":
     """A row per candidate and judge, without texts; `place` is the candidate's row in candidates.parquet."""
-    names = ["candidate_id", "task_id", "generation_context", "role", "k", "finish_reason"]
-    known = candidates.select(names).with_row_index("place")
+    known = candidates.select("place", "candidate_id", "task_id", "generation_context", "role", "k", "finish_reason")
     return known.join(judgements.drop("raw"), on="candidate_id", how="left", maintain_order="left")
 
 

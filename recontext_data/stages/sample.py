@@ -6,6 +6,7 @@ A pool is one generation context with n completions per task, shared by all arms
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from recontext_data.contexts import Context
@@ -66,6 +67,10 @@ class Collected:
             self._kept.update(candidates["generation_context"])
             yield candidates
 
+    def __len__(self) -> int:
+        """Candidates gone through."""
+        return self._kept.total()
+
     @property
     def entries(self) -> list[Entry]:
         """The ledger, by context; the rows that had no reply by reason."""
@@ -80,6 +85,7 @@ class Outcome:
     """What came of sampling."""
 
     candidates: "pl.DataFrame"
+    """All of them; in a build without their texts, see `without_texts`."""
     entries: list[Entry]
     bought: int
     """Completions that the policy gave in this build."""
@@ -120,10 +126,35 @@ def cost_usd(replies: "pl.DataFrame", price: Price, *, factor: float = 1.0) -> f
     import polars as pl
 
     key = "reply_key" if "reply_key" in replies.columns else "key"
-    cached = pl.col("details").str.json_path_match("$.cached_tokens").cast(pl.Int64, strict=False)
+    cached = pl.col("cached_tokens") if "cached_tokens" in replies.columns else _cached_tokens()
     sums = replies.unique(key).select(pl.col("prompt_tokens").sum(), pl.col("completion_tokens").sum(), cached=cached.sum())
     prompt, completion, cached_tokens = sums.row(0)
     return factor * price.usd(prompt=prompt, completion=completion, cached=cached_tokens)
+
+
+def stored_cost_usd(plan: Plan, store: ReplyStore, price: Price, *, factor: float = 1.0) -> float:
+    """As `cost_usd`, of the replies of a plan that are stored by now; no text is read."""
+    import polars as pl
+
+    columns = ["key", "prompt_tokens", "completion_tokens", "details"]
+    wanted = pl.LazyFrame({"key": plan.wanted["reply_key"].unique()})
+    told = [*columns[:3], _cached_tokens().alias("cached_tokens")]
+    found = store.query(lambda rows: rows.join(wanted, on="key", how="semi").select(told), columns=columns)
+    return cost_usd(found, price, factor=factor)
+
+
+def without_texts(path: Path, count: int) -> "pl.DataFrame":
+    """The first rows of a table of candidates, with `place`, their number in it, and `cached_tokens` out of their details."""
+    import polars as pl
+
+    rows = pl.scan_parquet(path).with_row_index("place").with_columns(cached_tokens=_cached_tokens()).head(count)
+    return rows.drop("completion", "reasoning", "details").collect()
+
+
+def _cached_tokens() -> "pl.Expr":
+    import polars as pl
+
+    return pl.col("details").str.json_path_match("$.cached_tokens").cast(pl.Int64, strict=False)
 
 
 def token_counts(requests: Iterable[Request], policy: Policy) -> tuple[int, bool]:
