@@ -1,5 +1,5 @@
-# demo: set up and build code_mc with the embedded policy.  test: set up and run the tests.
-# effect: set up torch as well, train the embedded policy on the datasets, measure every model under every context.
+# demo: set up, build code_mc with the embedded policy, train that policy on the datasets and measure every model under every
+# context, and open the report where there is a screen.  test: set up and run the tests.
 # docs: build the documentation into site/, strictly.
 # reproduce: ten seeds, the reversed arm, and best-of-4 by a reward that pays for hacks; long (docs/recipes/code_mc_reproduce.md).
 # check: types, lint, format.  bench: the measurements of benchmarks/.  tiny: train the embedded policy again.
@@ -8,16 +8,14 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo effect reproduce test check bench docs tiny bank schema clean sandbox
+.PHONY: demo reproduce test check bench docs tiny bank schema clean sandbox
 
-demo: $(VENV)/.base
+demo: $(VENV)/.local
 	$(BIN)/recontext build recipe=code_mc
-
-effect: $(VENV)/.dev
 	$(BIN)/recontext train recipe=code_mc_effect workers=2
-	$(BIN)/recontext evaluate recipe=code_mc_effect
+	$(BIN)/recontext evaluate recipe=code_mc_effect open=true
 
-reproduce: $(VENV)/.dev
+reproduce: $(VENV)/.local
 	@set -e; for recipe in code_mc_reproduce code_mc_best_of_4; do \
 	  $(BIN)/recontext train recipe=$$recipe workers=2; $(BIN)/recontext evaluate recipe=$$recipe; done
 
@@ -63,10 +61,15 @@ $(VENV)/.docs: $(VENV)/.base
 	touch $@
 
 # torch first, by its exact version: any looser requirement may fetch gigabytes of GPU libraries.
+$(VENV)/.local: $(VENV)/.base
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[local]'
+	touch $@
+
 $(VENV)/.dev: $(VENV)/.base
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[local,docs,dev]'
-	touch $(VENV)/.docs $@
+	touch $(VENV)/.docs $(VENV)/.local $@
 
 # Only code that was not written here needs a sandbox; without one the tests that run such code say that they skip.
 sandbox:

@@ -76,13 +76,18 @@ def parse(words: Sequence[str]) -> Arguments:
         elif key == "output":
             arguments.output = Path(value).expanduser()
         elif key == "dry_run":
-            arguments.dry_run = _flag(key, value)
+            arguments.dry_run = flag(key, value)
         else:
             arguments.overrides.append(word)
     return arguments
 
 
-def _flag(key: str, value: str) -> bool:
+def flag(key: str, value: str) -> bool:
+    """The value of a key that is true or false.
+
+    Raises:
+        RecipeError: it is neither.
+    """
     if value.lower() not in ("true", "false"):
         raise RecipeError(f"{key}: {value!r} will not do; write {key}=true or {key}=false")
     return value.lower() == "true"

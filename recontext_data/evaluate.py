@@ -3,6 +3,7 @@
     recontext evaluate recipe=code_mc                         # the policy before, and each trained arm and seed
     recontext evaluate recipe=code_mc evaluation.tasks=300 evaluation.n=4
     recontext evaluate recipe=code_mc dry_run=true            # what would be sampled
+    recontext evaluate recipe=code_mc open=true               # and the report opens in a browser
 
 Tasks are those of `evaluation.split`, which no arm was trained on. Answers are kept in the reply store, so a second run
 counts again and samples nothing.
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.cli import Arguments, guarded, parse
+from recontext_data.browser import show
+from recontext_data.cli import Arguments, flag, guarded, parse
 from recontext_data.errors import RecipeError
 from recontext_data.loading import Loaded, load
 
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
     from recontext_data.store.replies import ReplyStore
     from recontext_data.store.run_folder import RunFolder
 
-MODELS = ("text", "the folder in the run that the trained models are in; `models` unless train was told another")
+OWN = {
+    "models": ("text", "the folder in the run that the trained models are in; `models` unless train was told another"),
+    "open": ("true | false", "opens the report in a browser where there is a screen; false unless set"),
+}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -40,22 +45,23 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _main(words: Sequence[str]) -> int:
     arguments = parse(words)
-    folders = [word.partition("=")[2] for word in arguments.overrides if word.startswith("models=")]
-    arguments.overrides = [word for word in arguments.overrides if not word.startswith("models=")]
-    models = folders[-1] if folders else "models"
+    pairs = [word.partition("=") for word in arguments.overrides]
+    own = {key: value for key, _, value in pairs if key in OWN}
+    arguments.overrides = [key + equals + value for key, equals, value in pairs if key not in OWN]
+    models, opens = own.get("models", "models"), flag("open", own.get("open", "false"))
     if models != Path(models).name:
         raise RecipeError(f"models={models}: is no folder of the run; give the name that train was given, without its path")
     if arguments.help:
         from recontext_data.options import verb_help
 
-        return verb_help("evaluate", arguments, section="evaluation", own={"models": MODELS})
+        return verb_help("evaluate", arguments, section="evaluation", own=OWN)
     if arguments.recipe is None:
         raise RecipeError(
             "recipe: missing; write recipe=NAME or recipe=path/to/mine.yaml (`recontext build` alone lists the recipes)"
         )
-    words = [word for word in words if not word.startswith("output=")]
+    words = [word for word in words if not word.startswith(("output=", "open="))]
     command = shlex.join(["recontext", "evaluate", *words])
-    return evaluate(load(arguments.recipe, arguments.overrides), arguments, models=models, command=command)
+    return evaluate(load(arguments.recipe, arguments.overrides), arguments, models=models, command=command, opens=opens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +82,9 @@ class Measurement:
         return self.run.path / "evaluation"
 
 
-def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", command: str = "") -> int:
-    """Samples, judges and counts; writes `evaluation/` in the run's folder. `command`: as typed, for the report.
+def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", command: str = "", opens: bool = False) -> int:
+    """Samples, judges and counts; writes `evaluation/` in the run's folder. `command`: as typed, for the report;
+    `opens`: whether that is shown in a browser.
 
     Raises:
         RecontextError: of any kind; what was sampled is kept.
@@ -98,6 +105,8 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", co
         table = _outcomes(what, store, screen)
         results = _written(what, table, _costs(what, table, store, screen), command)
     screen.results(results, folder=what.folder)
+    if opens:
+        show((what.folder / "report.html").resolve().as_uri())
     return 0
 
 

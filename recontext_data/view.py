@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recontext_data.browser import show
 from recontext_data.cli import HELP, guarded
 from recontext_data.errors import RecipeError, SetupError, did_you_mean
 from recontext_data.reports import modes
@@ -27,7 +28,7 @@ OPTIONS = {
     "output": ("folder", "where runs/ and replies/ are; the working directory unless set"),
     "port": ("integer", "the port on 127.0.0.1; 0 takes a free one; 8321 unless set"),
     "reviewer": ("text", "who labels; the login name unless set, and every browser may say another"),
-    "open": ("true | false", "opens a browser; true unless set"),
+    "open": ("true | false", "opens a browser where there is a screen; true unless set"),
 }
 
 PORT = 8321
@@ -89,9 +90,7 @@ def serve(output: Path, run: str | None, *, port: int, reviewer: str, opens: boo
         )
         print(f"{address}\nThe link is for you alone: it holds the key. Ctrl-C ends.", flush=True)
         if opens:
-            import webbrowser
-
-            webbrowser.open(address)
+            show(address)
         # uvicorn raises the signal that ended it once more: as an interrupt it lets what follows be done.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:

@@ -75,10 +75,8 @@ def _own(verb: str) -> Mapping[str, tuple[str, str]]:
     """The options that are this verb's alone."""
     module = import_module(f"recontext_data.{verb}")
     found: Mapping[str, Any] = getattr(module, "OPTIONS", None) or getattr(module, "OWN", None) or {}
-    lone = {"preview": ("examples", "EXAMPLES"), "evaluate": ("models", "MODELS")}
-    if verb in lone:
-        key, name = lone[verb]
-        return {key: getattr(module, name)}
+    if verb == "preview":
+        return {"examples": module.EXAMPLES}
     return {key: line for key, line in found.items() if key not in RUN_OPTIONS}
 
 
