@@ -107,6 +107,7 @@ def train(loaded: Loaded, arguments: Arguments, chosen: Chosen, *, words: Sequen
     """
     from recontext_data.reports.screen import Screen
     from recontext_data.training.arguments import check_extra, is_main, micro_batch, num_processes
+    from recontext_data.training.device import has_cuda, say_device
     from recontext_data.training.kl import require_one_process
     from recontext_data.training.libraries import require_libraries
 
@@ -115,14 +116,13 @@ def train(loaded: Loaded, arguments: Arguments, chosen: Chosen, *, words: Sequen
     require_libraries(config.method)
     micro_batch(config)
     require_one_process(config)
+    if config.extra:  # before the datasets are built, and paid for
+        check_extra(config.extra, cuda=has_cuda())
     wanted = _wanted_arms(loaded, chosen.arms)
     run, manifest = _built(loaded, arguments, screen)
     jobs = _jobs(loaded, run, manifest, wanted=wanted, models=chosen.models) if manifest else []
     if arguments.dry_run:
         return _dry_run(jobs, screen)
-    from recontext_data.training.device import has_cuda, say_device
-
-    check_extra(config.extra, cuda=has_cuda())
     say_device(config, screen)
     from recontext_data.training.sharing import helped, train_all
 

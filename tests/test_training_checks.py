@@ -219,6 +219,13 @@ def test_the_verb_builds_trains_each_arm_and_seed_and_then_has_nothing_to_do(
         assert "needs a CUDA GPU" in refused_by_verb(capsys, *words, "training.extra={packing: true}")
 
 
+def test_a_wrong_extra_is_refused_before_anything_is_built(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (f"recipe={write_recipe(tmp_path)}", f"output={tmp_path / 'out'}", "training.extra={warmup_step: 3}")
+    for more in ((), ("dry_run=true",)):
+        assert "training.extra.warmup_step" in refused_by_verb(capsys, *words, *more)
+    assert not (tmp_path / "out").exists()
+
+
 def test_workers_share_the_models_and_a_failing_one_is_heard(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
