@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import StoreError
 from recontext_data.reports import training_numbers as numbers
 from recontext_data.reports.difference import compare_turns
 from recontext_data.reports.evaluation import weights
-from recontext_data.reports.html import page_environment, replace_page
+from recontext_data.reports.html import page_environment, save_page
 from recontext_data.reports.text import LIMIT
 from recontext_data.reports.training_figure import plots
 
@@ -34,12 +33,7 @@ def write_training(folder: Path, facts: Facts) -> Path:
     Raises:
         StoreError: the folder cannot be written.
     """
-    path = folder / "report.html"
-    try:
-        replace_page(path, render_training(facts).encode())
-    except OSError as error:
-        raise StoreError(f"report {path}: {error.strerror or error}; free the disk or choose another folder") from error
-    return path
+    return save_page(folder / "report.html", render_training(facts))
 
 
 def render_training(facts: Facts) -> str:

@@ -11,7 +11,7 @@ from recontext_data.errors import StoreError
 from recontext_data.evaluation.models import BEFORE
 from recontext_data.reports import evaluation_numbers as numbers
 from recontext_data.reports.figures import Figure, labelled_figure, measured_row
-from recontext_data.reports.html import page_environment, replace_page
+from recontext_data.reports.html import page_environment, save_page
 from recontext_data.reports.numbers import percent
 from recontext_data.reports.text import LIMIT
 from recontext_data.store.files import replace_file, writing
@@ -149,5 +149,5 @@ def write(folder: Path, facts: Mapping[str, Any]) -> None:
     text = orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        replace_page(folder / "report.html", page.encode())
+    save_page(folder / "report.html", page)
     replace_file(folder / "sweep.json", lambda path: path.write_bytes(text))
