@@ -158,10 +158,10 @@ def test_a_judges_code_asks_for_nothing_and_judges_anew(probe: Probe, tmp_path: 
     assert run_folder(probe.output) == before, "the same code elsewhere on the disk is the same run"
 
     judge = copy / "recontext_data" / "judges" / "choice.py"
-    old = "score=self.scores.get(label),"
+    old = "scores=self.scores)"
     text = judge.read_text(encoding="utf-8")
     assert text.count(old) == 1
-    judge.write_text(text.replace(old, "score=0.25,"), encoding="utf-8")
+    judge.write_text(text.replace(old, "scores=dict.fromkeys(LABELS, 0.25))"), encoding="utf-8")
     build_with_copy()
     assert run_folder(probe.output) != before
     (row,) = manifest(probe.output)["rates"]
