@@ -95,7 +95,11 @@ class RunFolder:
         first = next(rest, None)
         if first is None:
             raise ValueError(f"{name}: there is no part")
-        replace_file(self.path / f"{name}.parquet", functools.partial(_sink, first, rest))
+        second = next(rest, None)
+        if second is None:
+            self.write_table(name, first)  # which takes less than what is made for many
+        else:
+            replace_file(self.path / f"{name}.parquet", functools.partial(_sink, itertools.chain([first, second], rest)))
 
     @contextmanager
     def staged_arms(self) -> Iterator[Path]:
@@ -148,11 +152,12 @@ class RunFolder:
             temporary.replace(link)
 
 
-def _sink(first: "pl.DataFrame", rest: "Iterator[pl.DataFrame]", target: Path) -> None:
+def _sink(parts: "Iterator[pl.DataFrame]", target: Path) -> None:
     import polars as pl
     from polars.io.plugins import register_io_source
 
-    source = register_io_source(lambda *_how: itertools.chain([first], rest), schema=first.schema)
+    first = next(parts)
+    source = register_io_source(lambda *_how: itertools.chain([first], parts), schema=first.schema)
     try:
         source.sink_parquet(target, compression="zstd", row_group_size=ROWS_PER_GROUP)
     except pl.exceptions.ComputeError as error:
