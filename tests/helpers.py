@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,3 +190,18 @@ def error_line(text: str) -> str:
     lines = text.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: "), text
     return lines[0]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """In here no file of this process grows beyond so many bytes: what a write then says is what a full disk says."""
+    import resource
+    import signal
+
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

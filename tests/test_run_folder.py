@@ -1,8 +1,10 @@
 """The run folder: the manifest is last, says what is there, and a run without it is unfinished."""
 
 import json
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +12,7 @@ import pytest
 
 from recontext_data.errors import InputError, StoreError
 from recontext_data.store.run_folder import RunFolder, require_writable
+from tests.helpers import files_of_at_most
 
 FRAME = pl.DataFrame({"a": [1, 2]})
 
@@ -140,3 +143,37 @@ def test_models_in_a_folder_of_another_name_are_no_part_of_the_build(tmp_path: P
     assert set(folder.finish({})["files"]) == {"arms/standard.a-a/README.md", "report.html"}
     (folder.path / "low" / "report.html").write_text("another page")
     assert folder.manifest() is not None
+
+
+def parts(count: int) -> Iterator[pl.DataFrame]:
+    for number in range(count):
+        yield pl.DataFrame({"text": [f"{number}-{row}-{hash((number, row))}" for row in range(5000)], "row": range(5000)})
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_a_table_in_parts_is_the_table(count: int, folder: RunFolder) -> None:
+    folder.write_parts("candidates", parts(count))
+    assert pl.read_parquet(folder.path / "candidates.parquet").equals(pl.concat(parts(count)))
+    with pytest.raises(ValueError, match="there is no part"):
+        folder.write_parts("candidates", iter(()))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are those of POSIX")
+@pytest.mark.parametrize("count", [1, 9])
+def test_a_full_disk_leaves_the_table_that_was_there(count: int, folder: RunFolder) -> None:
+    folder.write_parts("candidates", parts(2))
+    before = (folder.path / "candidates.parquet").read_bytes()
+    with files_of_at_most(20_000), pytest.raises(StoreError, match=r"candidates.parquet: cannot be written: File too large"):
+        folder.write_parts("candidates", parts(count))
+    assert (folder.path / "candidates.parquet").read_bytes() == before
+    assert {path.name for path in folder.path.iterdir()} == {".lock", "candidates.parquet"}
+
+
+def test_what_the_source_of_the_parts_says_is_heard(folder: RunFolder) -> None:
+    def broken() -> Iterator[pl.DataFrame]:
+        yield from parts(2)
+        raise StoreError("segment-1.parquet: is damaged")
+
+    with pytest.raises(StoreError, match="is damaged"):
+        folder.write_parts("candidates", broken())
+    assert not list(folder.path.glob("*.parquet"))

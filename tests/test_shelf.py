@@ -1,6 +1,5 @@
 """Tasks on disk: they come back as they were, in the order asked for, and take no memory while they lie there."""
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from recontext_data.environments.problems import ProblemFile
 from recontext_data.errors import StoreError
 from recontext_data.records import Place, Task, content_hash, hash_of_list
 from recontext_data.store.shelf import ById, Shelf
-from tests.helpers import BANK
+from tests.helpers import BANK, files_of_at_most
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -96,15 +95,7 @@ def test_fifty_megabytes_of_tasks_take_two() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are those of POSIX")
 def test_a_full_disk_is_said_in_one_line() -> None:
-    shelf, before = Shelf([task(1)]), resource.getrlimit(resource.RLIMIT_FSIZE)
-    import signal
-
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    try:
-        with pytest.raises(StoreError, match=f"^{tempfile.gettempdir()}: cannot be written"):
-            shelf.add(task(2, "x" * 10_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    shelf = Shelf([task(1)])
+    with files_of_at_most(4096), pytest.raises(StoreError, match=f"^{tempfile.gettempdir()}: cannot be written"):
+        shelf.add(task(2, "x" * 10_000))
     assert list(shelf) == [task(1)]
