@@ -1,6 +1,5 @@
 """Intervals over seeds and tasks: coverage by simulation, with methods that must fail it; by hand; edges; the bootstrap."""
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -334,14 +333,12 @@ def test_the_bootstrap_of_a_table_with_holes_is_that_of_a_resampled_list() -> No
     assert (low, high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.012)
 
 
-def test_a_whole_evaluation_takes_under_five_seconds() -> None:
-    """8 models x 6 contexts x 500 tasks, ten seeds each, with the bootstrap of every difference."""
+def test_a_whole_evaluation_is_counted() -> None:
+    """8 models x 6 contexts x 500 tasks, ten seeds each, with every difference; benchmarks/evaluation.py times it."""
     cells = [simulate(0.4, 0.1, Design(tasks=500, seeds=10), num_draws=6, seed=seed)[0] for seed in range(8)]
-    started = time.process_time()
     rates = [rate(cell, np.ones_like(cell)) for model in cells for cell in model]
     pairs = [(cell, first) for model in cells[1:] for cell, first in zip(model, cells[0], strict=True)]
     found = [paired_difference(cell, first) for cell, first in pairs]
     resampled = [pigeonhole(paired_outcomes(cell, first)) for cell, first in pairs]
     adjusted = holm([difference.p for difference in found if difference])
-    assert time.process_time() - started < 5
     assert (len(rates), len(adjusted), len(resampled)) == (48, 42, 42)

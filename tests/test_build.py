@@ -82,9 +82,7 @@ def test_the_same_command_again_samples_nothing(recipe: Path, tmp_path: Path, ca
     built(recipe, tmp_path / "out")
     before = {name: (run_folder(tmp_path / "out") / name).stat().st_mtime_ns for name in manifest(tmp_path / "out")["files"]}
     capsys.readouterr()
-    start = time.perf_counter()
     assert build(recipe, tmp_path / "out") == 0
-    assert time.perf_counter() - start < 3
     captured = capsys.readouterr()
     assert "nothing to do: this run is built already" in captured.err
     assert "0 sampled, 32 found in the store" in captured.out

@@ -143,9 +143,7 @@ def test_an_upstream_error_in_a_body_with_status_200_has_its_own_status() -> Non
 @pytest.mark.parametrize("form", ["seconds", "date", "none"])
 def test_a_rate_limit_costs_no_reply_and_no_attempt(form: Any) -> None:
     faults = Faults(rate_per_second=60, burst=20, latency_seconds=0.02, retry_after=form)
-    started = time.monotonic()
     replies, server = asked(faults, several(120), max_retries=0)
-    assert time.monotonic() - started < 9.0  # 1.7 s at best; much of the rest is the wished whole seconds
     assert [reply.error for reply in replies] == [None] * 120
     assert server.statuses[429] > 0
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -183,9 +182,7 @@ def test_time_in_the_queue_is_no_timeout() -> None:
 
 def test_requests_run_side_by_side_up_to_the_limit() -> None:
     with FaultServer(Faults(latency_seconds=0.1)) as server:
-        started = time.monotonic()
         ask(server, [request(f"p{i}") for i in range(40)], max_concurrency=20)
-        assert time.monotonic() - started < 2.5  # one after the other it is 4
     assert 10 < server.most_at_once <= 20
 
 

@@ -258,7 +258,7 @@ def test_ctrl_c_is_heard_while_the_model_decodes(stories: Path) -> None:
     with pytest.raises(TimeoutError):
         asyncio.run(too_long())
     asyncio.run(policy.close())  # waits for the thread: it must have been told to stop
-    assert time.monotonic() - started < 5  # undisturbed it is some 25
+    assert time.monotonic() - started < 15  # undisturbed it is some 25, and more where the machine is slow
 
 
 def test_absolute_positions_and_a_cut_context(copy: Path) -> None:

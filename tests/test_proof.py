@@ -1,6 +1,5 @@
 """The proof: a judge that is wrong about answers whose labels are known stops the build before anything is sampled."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,11 +87,9 @@ def test_gold_answers_of_multiple_choice_name_the_right_letter(multiple_choice: 
         assert answers["general"][-2] != answers["hack"][-2]
 
 
-def test_the_proof_costs_code_mc_next_to_nothing(multiple_choice: Sequence[Task]) -> None:
-    started = time.process_time()
-    for _ in range(20):
-        prove([ChoiceJudge()], CodeMC(), multiple_choice)
-    assert (time.process_time() - started) / 20 < 0.05
+def test_the_proof_looks_at_few_tasks_however_many_there_are(multiple_choice: Sequence[Task]) -> None:
+    (proof,) = prove([ChoiceJudge()], CodeMC(), multiple_choice)
+    assert proof["tasks"] == TASKS < len(multiple_choice)
 
 
 def test_a_build_keeps_its_proof(tmp_path: Path) -> None:

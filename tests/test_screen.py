@@ -201,12 +201,11 @@ def test_an_unknown_total_is_not_invented(captured: Captured) -> None:
     assert captured.err.startswith("read: 7 tasks in ")
 
 
-def test_advance_is_cheap(captured: Captured) -> None:
-    began = time.perf_counter()
+def test_a_word_on_progress_is_not_said_for_every_answer(captured: Captured) -> None:
     with captured.screen.stage("sample", 40_000, unit="answers") as tracker:
         for _ in range(40_000):
             tracker.advance()
-    assert time.perf_counter() - began < 1.0
+    assert len(captured.err.splitlines()) < 100
 
 
 def test_threads_lose_no_counts() -> None:
