@@ -86,6 +86,7 @@ def test_a_sweep_of_two_points_and_its_report(tmp_path: Path, capsys: pytest.Cap
     page = (mark.parent / "report.html").read_text()
     assert "learning_rate=0.001" in page and "<script" not in page
     assert page.count("<svg") == 1 and page.count('class="mark"') == 4, "before and after at two points"
+    assert "no point has an arm beside its baseline" in page
     assert all((output / point["run"] / "models" / "report.html").is_file() for point in facts["points"])
     # Sampling does not depend on the learning rate: the second point found the first one's replies.
     manifests = [json.loads((output / point["run"] / "manifest.json").read_text()) for point in facts["points"]]

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
 
 
+ALL = "all"
+"""The split that is every split."""
+
+
 @dataclass(frozen=True)
 class TaskSet:
     """The tasks of a build, sorted by id, and what became of the rest of the source."""

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from recontext_data.environments.base import TaskSet, chosen_numbers, require_unique_ids
+from recontext_data.environments.base import ALL, TaskSet, chosen_numbers, require_unique_ids
+from recontext_data.environments.coding import CodingProblems
 from recontext_data.environments.problems import Problem, ProblemFile, read_json_lines
 from recontext_data.errors import DataError, did_you_mean
 from recontext_data.ledger import entry
@@ -30,39 +31,6 @@ MBPP_ID = "google-research-datasets/mbpp"
 
 BATCH = 100
 """Problems forged between two words to the screen."""
-
-
-ALL = "all"
-"""The split that is every split."""
-
-
-class Asked(Protocol):
-    """What an environment over these problems says of which tasks it wants."""
-
-    @property
-    def problems(self) -> str:
-        """`bank`, `mbpp`, a Hub id or a path."""
-        ...
-
-    @property
-    def plus(self) -> str | None:
-        """MBPP+ for more hidden tests."""
-        ...
-
-    @property
-    def split(self) -> str:
-        """Which split; `all` for every one."""
-        ...
-
-    @property
-    def tasks(self) -> int | None:
-        """How many at most."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Decides which."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +68,7 @@ def load_items(source: str, *, plus: str | None, cache: Path, screen: "Screen | 
 
 
 def load_tasks(
-    asked: Asked, to_task: Callable[[Problem], Task | str], *, cache: Path, screen: "Screen | None" = None
+    asked: CodingProblems, to_task: Callable[[Problem], Task | str], *, cache: Path, screen: "Screen | None" = None
 ) -> TaskSet:
     """The tasks that `to_task` makes of the problems asked for, as `Environment.load` gives them; a text is why it makes none.
 
