@@ -151,6 +151,21 @@ def test_more_rows_come_by_key(browser: Any, tmp_path: Path) -> None:
         assert page.locator("a[data-key=m]").count() == 0
 
 
+def test_a_key_pressed_the_moment_that_rows_arrive_asks_for_more_of_them(browser: Any, tmp_path: Path) -> None:
+    """Before the arrived link was bound, the key followed it to a page of its own, and the rows above were gone."""
+    run = write_run(tmp_path / "runs" / "made" / "long", [f"text {index}" for index in range(120)])
+    with served(f"run={run}") as server, opened(browser, server) as page:
+        page.goto(server.base + server.run("rows", "candidates"))
+        page.evaluate(
+            """() => new MutationObserver(() => document.body.dispatchEvent(
+                new KeyboardEvent("keydown", {key: "m", bubbles: true})
+            )).observe(document.querySelector("ul.rows"), {childList: true})"""
+        )
+        press(page, "m")
+        until(page, "document.querySelectorAll('li.candidate').length === 120")
+        assert page.url.endswith("/rows/candidates")
+
+
 def test_a_search_that_takes_long_says_how_far_it_came_and_looks_on(browser: Any, tmp_path: Path) -> None:
     texts = [f"text {index} {'rare' if index in (250, 260, 390) else 'common'}" for index in range(400)]
     run = write_run(tmp_path / "runs" / "made" / "long", texts)
