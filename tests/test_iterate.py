@@ -100,7 +100,10 @@ def run(path: str, output: str) -> None:
 
 
 def _models(output: Path, pattern: str) -> list[Path]:
-    return list((output / "runs").glob(f"small/*/models/*/{pattern}"))
+    try:
+        return list((output / "runs").glob(f"small/*/models/*/{pattern}"))
+    except FileNotFoundError:  # `latest` has gone over to a run without models while it was listed
+        return []
 
 
 MOMENTS: list[Callable[[Path], object]] = [

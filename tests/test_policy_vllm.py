@@ -1,6 +1,6 @@
 """The vLLM policy against a stand-in for the library: what it is asked, and what is made of its answers.
 
-vLLM itself needs a GPU and is not run here.
+vLLM itself is in tests/test_policy_vllm_real.py, where it is installed.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ class Engine:
     loads: Exception | None = None
     loaded: list[dict[str, Any]] = field(default_factory=list)
     calls: list[SimpleNamespace] = field(default_factory=list)
+    ended: int = 0
 
     def __post_init__(self) -> None:
         self.lora = SimpleNamespace(request=SimpleNamespace(LoRARequest=LoRARequest))
@@ -46,7 +47,11 @@ class Engine:
             raise self.loads
         self.loaded.append(arguments)
         model_config = SimpleNamespace(max_model_len=arguments.get("max_model_len", 512))
-        return SimpleNamespace(llm_engine=SimpleNamespace(model_config=model_config), generate=self.generate)
+        core = SimpleNamespace(shutdown=self.shutdown)
+        return SimpleNamespace(llm_engine=SimpleNamespace(model_config=model_config, engine_core=core), generate=self.generate)
+
+    def shutdown(self) -> None:
+        self.ended += 1
 
     def generate(
         self, prompts: list[dict[str, list[int]]], params: list[SimpleNamespace], *, use_tqdm: bool, lora_request: Any
@@ -59,9 +64,22 @@ class Engine:
 
     def _say(self, prompt: dict[str, list[int]], param: SimpleNamespace, lora: Any) -> SimpleNamespace:
         logprob = SimpleNamespace(logprob=-1.0 - (self.moved if lora else 0.0))
-        text = f"{len(prompt['prompt_token_ids'])}/{getattr(param, 'seed', None)}"
-        out = SimpleNamespace(text=text, token_ids=[1, 2, 3], finish_reason=self.finish, logprobs=[{7: logprob}])
+        tokens = [*said(len(prompt["prompt_token_ids"]), getattr(param, "seed", 0)), *([END] if self.finish == "stop" else [])]
+        out = SimpleNamespace(text="not looked at", token_ids=tokens, finish_reason=self.finish, logprobs=[{7: logprob}])
         return SimpleNamespace(outputs=[out])
+
+
+END = 2
+"""The token that ends a completion of stories260K."""
+
+
+def said(length: int, seed: int) -> list[int]:
+    """The tokens of the answer to a prompt of that many tokens."""
+    return [400 + length % 100, 300 + seed % 100]
+
+
+class EngineDead(Exception):
+    """As vLLM's own error for it: no RuntimeError."""
 
 
 @dataclass
@@ -115,17 +133,27 @@ def test_every_completion_is_a_request_with_its_own_seed(stories: Path) -> None:
     lengths = {one.keys[0]: policy.count_tokens(one.messages), two.keys[0]: policy.count_tokens(two.messages)}
     replies = ask(policy, [two, one])
     (call,) = engine.calls
-    fields = {"n": 1, "temperature": 0.7, "top_p": 0.9, "max_tokens": 11}
+    fields = {"n": 1, "temperature": 0.7, "top_p": 0.9, "max_tokens": 11, "detokenize": False}
     assert sorted((vars(param) for param in call.params[:3]), key=lambda param: param["seed"]) == [
         fields | {"seed": seed} for seed in one.seeds
     ]
     assert call.prompts[0] == call.prompts[1] == call.prompts[2], "completions of a prompt stand together"
     for of in (one, two):
         length = lengths[of.keys[0]]
-        assert [replies[key].completion for key in of.keys] == [f"{length}/{seed}" for seed in of.seeds]
+        assert length and [replies[key].completion for key in of.keys] == [policy.decode(said(length, s)) for s in of.seeds]
         assert [replies[key].prompt_tokens for key in of.keys] == [length] + [None] * (len(of.keys) - 1)
     reply = replies[two.keys[0]]
     assert (reply.finish_reason, reply.completion_tokens, reply.model, call.lora) == ("stop", 3, "stories260K", None)
+    assert engine.ended == 1, "the GPU is given back"
+
+
+def test_a_completion_that_was_cut_has_all_its_tokens(stories: Path) -> None:
+    engine = Engine(finish="length")
+    policy = VllmConfig(model=str(stories)).build(engine=engine)
+    one = request("Once upon", n=1)
+    (reply,) = ask(policy, [one]).values()
+    assert reply.completion == policy.decode(said(policy.count_tokens(one.messages) or 0, one.seeds[0]))
+    assert (reply.finish_reason, reply.completion_tokens) == ("length", 2)
 
 
 def test_the_engine_gets_the_settings(stories: Path) -> None:
@@ -202,7 +230,7 @@ def test_failures_are_one_line(stories: Path) -> None:
     with pytest.raises(PolicyError, match=r"vLLM cannot load stories260K: no free memory$"):
         ask(VllmConfig(model=str(stories)).build(engine=Engine(loads=ValueError("no free memory\nand more"))), [request("x")])
     with pytest.raises(PolicyError, match=r"vLLM stopped: engine died$"):
-        ask(VllmConfig(model=str(stories)).build(engine=Engine(fails=RuntimeError("engine died\n..."))), [request("x")])
+        ask(VllmConfig(model=str(stories)).build(engine=Engine(fails=EngineDead("engine died\n..."))), [request("x")])
     (reply,) = ask(VllmConfig(model=str(stories)).build(engine=Engine(finish="abort")), [request("x")]).values()
     assert (reply.completion, reply.error) == (None, "vLLM ended the request with abort")
 

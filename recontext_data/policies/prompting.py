@@ -38,6 +38,11 @@ class Prompting:
         """What is fed to the model, as tokens."""
         return encode_prompt(self._tokenizer, messages=messages)
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of a completion's tokens, the one that ended it not among them."""
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
     @property
     def window(self) -> int | None:
         """Tokens that the model can take in, prompt and completion together, by its config; None where that does not say."""

@@ -203,7 +203,7 @@ class TransformersPolicy(Prompting):
             text = [token for token in row.tokens if token not in self._ends]
             yield Reply(
                 key=key,
-                completion=None if failed else self._tokenizer.decode(text, skip_special_tokens=True),
+                completion=None if failed else self.decode(text),
                 error=failed,
                 finish_reason=row.finish,
                 model=self._name,

@@ -3,16 +3,17 @@
     policy: {kind: vllm, model: Qwen/Qwen2.5-7B-Instruct}
     policy: {kind: vllm, model: Qwen/Qwen2.5-7B-Instruct, adapter: path/to/lora, extra: {enforce_eager: true}}
 
-Written against vLLM's documented offline interface (LLM.generate, SamplingParams, LoRARequest; 0.11 and later) and tested
-with a stand-in for it: it has not been run on a GPU here. A completion is a request of its own, since only a request has a
-seed; the prompt that its siblings share is kept by vLLM's prefix cache. Prompts are rendered by this package and go in as
-tokens. As with every batched engine, a seed's text may differ in another batch by float noise.
+Written against vLLM's documented offline interface (LLM.generate, SamplingParams, LoRARequest; 0.11 and later) and run with
+vLLM 0.32 on a CPU (tests/test_policy_vllm_real.py); it has not been run on a GPU here. A completion is a request of its own,
+since only a request has a seed; the prompt that its siblings share is kept by vLLM's prefix cache. Prompts are rendered by
+this package and go in as tokens. As with every batched engine, a seed's text may differ in another batch by float noise.
 """
 
 import asyncio
-import gc
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -34,6 +35,8 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Sizes that vLLM makes room for an adapter in."""
 PROBE_TOKENS = 8
 """Less than a block of vLLM's prefix cache, so that both halves of the probe are computed in the same way, to the last bit."""
+QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
+"""Environment of vLLM where the user has set nothing else: its log is long, and standard output is this package's own."""
 MOVED = 1e-6
 """Log-probability by which an adapter must move some token of the probe."""
 
@@ -107,7 +110,8 @@ class VllmPolicy(Prompting):
     @property
     def description(self) -> str:
         """One short phrase for the screen."""
-        return f"{self._name}, in this process by vLLM ({self._config.tensor_parallel_size} GPUs)"
+        gpus = self._config.tensor_parallel_size
+        return f"{self._name}, in this process by vLLM{f' on {gpus} GPUs' if gpus > 1 else ''}"
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -139,22 +143,24 @@ class VllmPolicy(Prompting):
     async def close(self) -> None:
         """Waits for the batch under way and gives the GPU back."""
         self._worker.shutdown(wait=True)
-        if self.__dict__.pop("_llm", None) is not None:
-            gc.collect()  # vLLM ends its workers when its objects are collected
+        llm = self.__dict__.pop("_llm", None)
+        if llm is not None:
+            # Not left to the collector: something in vLLM holds on to its engine, and the next model finds no room.
+            llm.llm_engine.engine_core.shutdown()
 
     @cached_property
     def _vllm(self) -> Any:
         if self._engine is not None:
             return self._engine
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
         import_module("vllm.lora.request")  # not imported by vllm itself
         return import_module("vllm")
 
     @cached_property
     def _llm(self) -> Any:
-        try:
+        with _stopping(f"vLLM cannot load {self._folder.name}"):
             llm = self._vllm.LLM(**self._arguments())
-        except (ValueError, RuntimeError, OSError) as error:
-            raise PolicyError(f"vLLM cannot load {self._folder.name}: {first_line(error)}") from error
         if self._adapter is not None and not self._changes_logits(llm):
             raise PolicyError(
                 f"policy.adapter: the adapter changes nothing: {self._adapter.name} gives the same log-probabilities as the"
@@ -197,15 +203,13 @@ class VllmPolicy(Prompting):
 
     def _run(self, calls: Sequence["_Call"]) -> list[Reply]:
         params = [self._params(call.sampling, seed=call.seed) for call in calls]
-        try:
-            outputs = self._generate(self._llm, [call.prompt for call in calls], params, adapted=True)
-        except (ValueError, RuntimeError) as error:
-            raise PolicyError(f"vLLM stopped: {first_line(error)}") from error
+        outputs = self._generate(self._llm, [call.prompt for call in calls], params, adapted=True)
         return [self._read(call, output) for call, output in zip(calls, outputs, strict=True)]
 
     def _params(self, sampling: Sampling, *, seed: int) -> Any:
         return self._vllm.SamplingParams(
-            n=1, temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens, seed=seed
+            n=1, temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens, seed=seed,
+            detokenize=False,
         )  # fmt: skip
 
     def _generate(self, llm: Any, prompts: Sequence[Sequence[int]], params: Sequence[Any], *, adapted: bool) -> Any:
@@ -213,7 +217,8 @@ class VllmPolicy(Prompting):
         if adapted and self._adapter is not None:
             lora = self._vllm.lora.request.LoRARequest(self._adapter.name, 1, str(self._adapter.path.resolve()))
         tokens = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        return llm.generate(tokens, list(params), use_tqdm=False, lora_request=lora)
+        with _stopping("vLLM stopped"):
+            return llm.generate(tokens, list(params), use_tqdm=False, lora_request=lora)
 
     def _read(self, call: "_Call", output: Any) -> Reply:
         (said,) = output.outputs
@@ -221,7 +226,9 @@ class VllmPolicy(Prompting):
             return self._reply(call.key, error=f"vLLM ended the request with {said.finish_reason}")
         return self._reply(
             call.key,
-            completion=said.text,
+            # Not vLLM's text, which depends on the prompt before it (a first space, a character that was cut): the same
+            # tokens must be the same completion, whichever policy sampled them.
+            completion=self.decode(said.token_ids[:-1] if said.finish_reason == "stop" else said.token_ids),
             finish_reason=said.finish_reason,
             prompt_tokens=len(call.prompt) if call.first else None,
             completion_tokens=len(said.token_ids),
@@ -240,6 +247,15 @@ class VllmPolicy(Prompting):
             seen.append({token: said.logprob for token, said in output.outputs[0].logprobs[0].items()})
         without, with_it = seen
         return without.keys() != with_it.keys() or any(abs(with_it[token] - without[token]) > MOVED for token in without)
+
+
+@contextmanager
+def _stopping(what: str) -> Iterator[None]:
+    """One line in the place of whatever vLLM raises: its errors have no base that every version has, and many are its own."""
+    try:
+        yield
+    except Exception as error:
+        raise PolicyError(f"{what}: {first_line(error)}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,11 +125,15 @@ class RunFolder:
     def finish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Writes the manifest, with the size and hash of every file of the run, and points `latest` here."""
         # A training that was given a folder of its own (models=NAME) is no part of the build either.
-        others = {*NOT_OF_BUILD, *(path.parents[1].name for path in self.path.glob("*/*/seed-*"))}
+        others = {*NOT_OF_BUILD}.union(
+            path.parents[1].name for name in ("seed-*", ".seed-*") for path in self.path.glob(f"*/*/{name}")
+        )
+        own = [path for path in self.path.iterdir() if path.name not in others]
+        # Others' folders are not even looked into: in a training's work, folders go while they are listed.
         files = {
             path.relative_to(self.path).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-            for path in sorted(self.path.rglob("*"))
-            if path.is_file() and not path.name.startswith(".") and path.relative_to(self.path).parts[0] not in others
+            for path in sorted(path for top in own for path in (top, *top.rglob("*")))
+            if path.is_file() and not path.name.startswith(".")
         }
         whole = {"format": FORMAT, **manifest, "files": files}
         text = orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
