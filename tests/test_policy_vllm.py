@@ -5,9 +5,12 @@ vLLM itself is in tests/test_policy_vllm_real.py, where it is installed.
 
 import asyncio
 import json
+import multiprocessing
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +38,9 @@ class Engine:
     loaded: list[dict[str, Any]] = field(default_factory=list)
     calls: list[SimpleNamespace] = field(default_factory=list)
     ended: int = 0
+    hangs: bool = False
+    """Whether the engine's process is killed under way, and nothing comes back."""
+    process: Any = None
 
     def __post_init__(self) -> None:
         self.lora = SimpleNamespace(request=SimpleNamespace(LoRARequest=LoRARequest))
@@ -46,6 +52,9 @@ class Engine:
         if self.loads:
             raise self.loads
         self.loaded.append(arguments)
+        if self.hangs:
+            self.process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(300,))
+            self.process.start()
         model_config = SimpleNamespace(max_model_len=arguments.get("max_model_len", 512))
         core = SimpleNamespace(shutdown=self.shutdown)
         return SimpleNamespace(llm_engine=SimpleNamespace(model_config=model_config, engine_core=core), generate=self.generate)
@@ -58,6 +67,9 @@ class Engine:
     ) -> list[SimpleNamespace]:
         if self.fails:
             raise self.fails
+        if self.hangs:
+            self.process.kill()
+            threading.Event().wait()
         self.calls.append(SimpleNamespace(prompts=prompts, params=params, lora=lora_request))
         assert len(prompts) == len(params) and not use_tqdm
         return [self._say(prompt, param, lora_request) for prompt, param in zip(prompts, params, strict=True)]
@@ -117,9 +129,10 @@ def request(text: str, *, n: int = 1, **sampling: Any) -> Request:
 
 def ask(policy: VllmPolicy, requests: Sequence[Request]) -> dict[str, Reply]:
     async def collect() -> list[Reply]:
-        replies = [reply async for reply in policy.sample(iter(requests))]
-        await policy.close()
-        return replies
+        try:
+            return [reply async for reply in policy.sample(iter(requests))]
+        finally:
+            await policy.close()
 
     replies = asyncio.run(collect())
     assert sorted(reply.key for reply in replies) == sorted(key for one in requests for key in one.keys)
@@ -233,6 +246,15 @@ def test_failures_are_one_line(stories: Path) -> None:
         ask(VllmConfig(model=str(stories)).build(engine=Engine(fails=EngineDead("engine died\n..."))), [request("x")])
     (reply,) = ask(VllmConfig(model=str(stories)).build(engine=Engine(finish="abort")), [request("x")]).values()
     assert (reply.completion, reply.error) == (None, "vLLM ended the request with abort")
+
+
+def test_an_engine_that_is_killed_is_said_and_not_waited_for(stories: Path) -> None:
+    """vLLM 0.32 waits forever for an engine that was killed; a build that hangs overnight is a night lost."""
+    engine = Engine(hangs=True)
+    began = time.monotonic()
+    with pytest.raises(PolicyError, match=r"^vLLM stopped: its engine ended with exit code -9, and"):
+        ask(VllmConfig(model=str(stories)).build(engine=engine), [request("x")])
+    assert engine.ended == 1 and time.monotonic() - began < 60
 
 
 def test_extra_must_not_set_what_the_policy_sets() -> None:

@@ -11,14 +11,18 @@ this package and go in as tokens. As with every batched engine, a seed's text ma
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Literal
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -31,12 +35,16 @@ from recontext_data.policies.prompting import Prompting
 from recontext_data.records import Reply, Request, Sampling, content_hash
 from recontext_data.rendering import encode_prompt
 
+T = TypeVar("T")
+
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Sizes that vLLM makes room for an adapter in."""
 PROBE_TOKENS = 8
 """Less than a block of vLLM's prefix cache, so that both halves of the probe are computed in the same way, to the last bit."""
 QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
 """Environment of vLLM where the user has set nothing else: its log is long, and standard output is this package's own."""
+LOOK_SECONDS = 1.0
+"""How often it is looked whether an engine that is waited for still lives."""
 MOVED = 1e-6
 """Log-probability by which an adapter must move some token of the probe."""
 
@@ -104,8 +112,8 @@ class VllmPolicy(Prompting):
         self._adapter = adapter
         self._engine = engine
         self._name = folder.name if adapter is None else f"{folder.name} + {adapter.name}"
-        # One thread: LLM.generate is no coroutine, and an engine takes one call at a time.
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vllm-policy")
+        self._thread = _Thread()
+        self._engines: list[BaseProcess] = []
 
     @property
     def description(self) -> str:
@@ -131,22 +139,34 @@ class VllmPolicy(Prompting):
         Raises:
             PolicyError: vLLM cannot load the model, or stops; or the adapter changes nothing.
         """
-        loop = asyncio.get_running_loop()
-        calls, refused = await loop.run_in_executor(self._worker, self._plan, list(requests))
+        calls, refused = await self._returned(partial(self._plan, list(requests)))
         for reply in refused:
             yield reply
         for start in range(0, len(calls), self._config.batch_size):
             part = calls[start : start + self._config.batch_size]
-            for reply in await loop.run_in_executor(self._worker, self._run, part):
+            for reply in await self._returned(partial(self._run, part)):
                 yield reply
 
     async def close(self) -> None:
         """Waits for the batch under way and gives the GPU back."""
-        self._worker.shutdown(wait=True)
+        if all(engine.is_alive() for engine in self._engines):
+            self._thread.end()
         llm = self.__dict__.pop("_llm", None)
         if llm is not None:
             # Not left to the collector: something in vLLM holds on to its engine, and the next model finds no room.
             llm.llm_engine.engine_core.shutdown()
+
+    async def _returned(self, call: Callable[[], T]) -> T:
+        """What a call to vLLM returns. One whose engine is killed, for want of memory say, never does (0.32)."""
+        result = asyncio.wrap_future(self._thread.submit(call))
+        while not (await asyncio.wait({result}, timeout=LOOK_SECONDS))[0]:
+            for engine in self._engines:
+                if not engine.is_alive():
+                    raise PolicyError(
+                        f"vLLM stopped: its engine ended with exit code {engine.exitcode}, and -9 is often want of memory; "
+                        "what came is kept, run the same command again"
+                    )
+        return await result
 
     @cached_property
     def _vllm(self) -> Any:
@@ -159,8 +179,10 @@ class VllmPolicy(Prompting):
 
     @cached_property
     def _llm(self) -> Any:
+        before = active_children()
         with _stopping(f"vLLM cannot load {self._folder.name}"):
             llm = self._vllm.LLM(**self._arguments())
+        self._engines = [child for child in active_children() if child not in before]
         if self._adapter is not None and not self._changes_logits(llm):
             raise PolicyError(
                 f"policy.adapter: the adapter changes nothing: {self._adapter.name} gives the same log-probabilities as the"
@@ -256,6 +278,44 @@ def _stopping(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise PolicyError(f"{what}: {first_line(error)}") from error
+
+
+class _Thread:
+    """The one thread that calls vLLM: LLM.generate is no coroutine, and an engine takes one call at a time.
+
+    It ends with the process, as one of a ThreadPoolExecutor does not, which would be waited for as long as vLLM hangs.
+    """
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="vllm-policy", daemon=True)
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """What will come of a call, which waits for those before it."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return  # interrupted before it came to this
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+
+        if self._thread.ident is None:
+            self._thread.start()
+        self._calls.put(run)
+        return future
+
+    def end(self) -> None:
+        """Waits for the call under way."""
+        self._calls.put(None)
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while (run := self._calls.get()) is not None:
+            run()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
