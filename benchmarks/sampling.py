@@ -189,6 +189,7 @@ async def our_child(base_url: str, num: int, n: int) -> dict[str, Any]:
     """The sample stage of a build: plan, buy with journal and progress, and the table of candidates on disk."""
     import tempfile
 
+    import recontext_data.cli  # noqa: F401 - it sets Polars' allocator, as in every command
     from recontext_data.policies.openai_chat import OpenAIConfig
     from recontext_data.records import Sampling, Task
     from recontext_data.reports.screen import Screen

@@ -17,6 +17,10 @@ from recontext_data.reports import modes
 # that watches validation has nothing to see in a command line. Set before pydantic is imported, and only by the verbs.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
+# Memory that Polars has freed goes back at once and not within ten seconds: a tenth of a large build's peak, and no slower
+# (docs/LOG.md). Read when Polars is first imported; what it is called there is jemalloc's own name for it.
+os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")
+
 VERBS = {
     "build": "sample, judge, select, recontextualize, export: from a recipe to datasets",
     "preview": "show every prompt, every arm's rewriting, and what a build would cost; samples nothing",

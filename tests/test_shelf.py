@@ -13,7 +13,7 @@ from recontext_data.environments.code_mc import to_task
 from recontext_data.environments.problems import ProblemFile
 from recontext_data.errors import StoreError
 from recontext_data.records import Place, Task, content_hash, hash_of_list
-from recontext_data.store.shelf import ById, Shelf
+from recontext_data.store.shelf import READ_BYTES, ById, Shelf
 from tests.helpers import BANK, files_of_at_most
 
 JSON = st.recursive(
@@ -54,6 +54,18 @@ def test_some_of_them_in_another_order_share_the_file() -> None:
     assert [one.task_id for one in some] == ["t4", "t0", "t2"] and len(some) == 3 and len(shelf) == 5
     assert [one.task_id for one in some.picked([2, 0])] == ["t2", "t4"]
     assert some[-1] == task(2)
+
+
+def test_tasks_of_any_length_come_back_whatever_is_read_at_once() -> None:
+    """Runs of neighbours are read together up to a size: at its border, beyond it, and where the order jumps."""
+    tasks = [
+        task(i, "x" * length)
+        for i, length in enumerate([1, READ_BYTES, 5, READ_BYTES // 2, READ_BYTES // 2, 7, 3 * READ_BYTES])
+    ]
+    shelf = Shelf(tasks)
+    assert list(shelf) == tasks and shelf[::-1] == tasks[::-1] and shelf[1:6:2] == tasks[1:6:2] and shelf[3:3] == []
+    order = [0, 1, 2, 6, 4, 5, 5, 3]
+    assert list(shelf.picked(order)) == [tasks[i] for i in order] == shelf.picked(order)[:]
 
 
 def test_a_task_is_found_by_its_id_among_several_shelves() -> None:

@@ -41,13 +41,16 @@ MERGE_ABOVE = 64
 TRIES = 20
 """Times that a reader lists the segments again because one went away while it read."""
 
-AT_ONCE = 8192
-"""Replies that `find_in_order` gives at once at least."""
+IN_ONE = 8192
+"""Replies that `find_in_order` gives in one stretch where there are no more; several cost the machinery for them."""
+
+AT_ONCE = 1024
+"""Replies in each stretch at least, where there are more."""
 
 SORTED_AT_ONCE = 2048
 
 PARTS = 256
-"""Parts in which `find_in_order` gives many replies."""
+"""Stretches in which `find_in_order` gives very many replies."""
 
 _NOT_FOUND = ("asked",)
 """Columns that `find` leaves out: they are for people who wonder about a key."""
@@ -129,19 +132,19 @@ class ReplyStore:
         columns = _found()
         return segments.first_written(self.query(lambda rows: rows.filter(wanted).select(columns), columns=columns))
 
-    def find_in_order(self, keys: "pl.Series", *, at_once: int = AT_ONCE) -> "Iterator[tuple[slice, pl.DataFrame]]":
+    def find_in_order(self, keys: "pl.Series", *, at_once: int | None = None) -> "Iterator[tuple[slice, pl.DataFrame]]":
         """As `find`, for one stretch of the keys after the other: which, and the replies for them.
 
         The store is read once, however many keys there are, and what was found waits on disk for its turn: in memory are the
-        keys, and a stretch of `at_once` replies, or of a 256th of all where that is more.
+        keys, and a stretch of `at_once` replies (see `AT_ONCE`), or of a 256th of all where that is more.
 
         Raises:
             StoreError: as for `find`, before the first is given; or the folder for temporary files is full.
         """
-        if len(keys) <= at_once:
+        if len(keys) <= (IN_ONE if at_once is None else at_once):
             yield slice(0, len(keys)), self.find(keys)
             return
-        size = max(at_once, -(-len(keys) // PARTS))
+        size = max(at_once or AT_ONCE, -(-len(keys) // PARTS))
         spill = self._tried(_found(), lambda rows, paths: _spilled(rows, paths, keys, size=size))
         nothing = self.find(keys.head(0))
         for number in range(-(-len(keys) // size)):

@@ -28,7 +28,7 @@ NOT_OF_BUILD = ("manifest.json", "models", "evaluation", "openai", "exports")
 """What is in the folder and is not the build's: a model that is deleted later does not undo the build."""
 
 ROWS_PER_GROUP = 16_384
-"""Of a table that is written in parts."""
+"""Of a table that is written in parts, at most; in one of small parts a group is two of them, which is what waits in memory."""
 
 FORMAT = 1
 """Of the manifest; raised when a reader of the old one would misread the new one."""
@@ -163,7 +163,7 @@ def _sink(parts: "Iterator[pl.DataFrame]", target: Path) -> None:
     first = next(parts)
     source = register_io_source(lambda *_how: itertools.chain([first], parts), schema=first.schema)
     try:
-        source.sink_parquet(target, compression="zstd", row_group_size=ROWS_PER_GROUP)
+        source.sink_parquet(target, compression="zstd", row_group_size=max(1, min(ROWS_PER_GROUP, 2 * len(first))))
     except pl.exceptions.ComputeError as error:
         found = re.search(r"\(os error (\d+)\)", str(error))
         if found is None:

@@ -17,12 +17,16 @@ import orjson
 from recontext_data.records import Place, Task
 from recontext_data.store.files import writing
 
+READ_BYTES = 2**18
+"""Of tasks that lie behind each other, read from the file at once; one that is longer is read alone."""
+
 
 class Shelf(Sequence[Task]):
     """Tasks in the order in which they were put here, or in the one that `picked` gives. Several threads may read."""
 
     def __init__(self, tasks: Iterable[Task] = ()) -> None:
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as long as the shelf
+        self._folder = Path(tempfile.gettempdir())
         self._lock = Lock()
         self._ends = array("Q", [0])
         self._order: array[int] | None = None
@@ -38,7 +42,7 @@ class Shelf(Sequence[Task]):
         assert self._order is None, "a picked shelf is done"
         places = {name: [one.turn, one.start, one.stop, one.before, one.after] for name, one in task.places.items()}
         line = orjson.dumps([task.task_id, task.messages, task.payload, task.split, places], default=dict)
-        with self._lock, writing(Path(tempfile.gettempdir())):
+        with self._lock, writing(self._folder):
             self._file.seek(self._ends[-1])
             rest = memoryview(line)
             while rest:
@@ -63,26 +67,43 @@ class Shelf(Sequence[Task]):
 
     def __getitem__(self, index: int | slice) -> Task | list[Task]:
         numbers = range(len(self))[index]  # as a list's: negative ones, and IndexError
-        return self._read(numbers) if isinstance(numbers, int) else [self._read(number) for number in numbers]
+        if isinstance(numbers, int):
+            return next(self._read(range(numbers, numbers + 1)))
+        return list(self._read(numbers))
 
     def __iter__(self) -> Iterator[Task]:
-        return map(self._read, range(len(self)))
+        return self._read(range(len(self)))
 
     def _place(self, number: int) -> int:
         return number if self._order is None else self._order[number]
 
-    def _read(self, number: int) -> Task:
-        place = self._place(number)
-        start, end = self._ends[place], self._ends[place + 1]
-        with self._lock:
-            self._file.seek(start)
-            line = self._file.read(end - start)
-        task_id, messages, payload, split, places = orjson.loads(line)
-        named = {
-            name: Place(turn=turn, start=first, stop=stop, before=before, after=after)
-            for name, (turn, first, stop, before, after) in places.items()
-        }
-        return Task(task_id=task_id, messages=messages, payload=payload, split=split, places=named)
+    def _read(self, numbers: range) -> Iterator[Task]:
+        """These tasks; what lies together is read together."""
+        done, end = 0, len(numbers)
+        while done < end:
+            first = last = self._place(numbers[done])
+            done += 1
+            while done < end and self._place(numbers[done]) == last + 1 and self._bytes(first, last + 1) <= READ_BYTES:
+                last += 1
+                done += 1
+            with self._lock:
+                self._file.seek(self._ends[first])
+                lines = memoryview(self._file.read(self._bytes(first, last)))
+            start = self._ends[first]
+            for place in range(first, last + 1):
+                yield _task(lines[self._ends[place] - start : self._ends[place + 1] - start])
+
+    def _bytes(self, first: int, last: int) -> int:
+        return self._ends[last + 1] - self._ends[first]
+
+
+def _task(line: memoryview) -> Task:
+    task_id, messages, payload, split, places = orjson.loads(line)
+    named = {
+        name: Place(turn=turn, start=first, stop=stop, before=before, after=after)
+        for name, (turn, first, stop, before, after) in places.items()
+    }
+    return Task(task_id=task_id, messages=messages, payload=payload, split=split, places=named)
 
 
 class ById(Mapping[str, Task]):
