@@ -52,3 +52,13 @@ def test_importing_the_package_imports_nothing_else() -> None:
     script = "import sys, typing; before = set(sys.modules); import recontext_data; print(*sorted(set(sys.modules) - before))"
     result = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["recontext_data"]
+
+
+@pytest.mark.parametrize("own", [None, "dirty_decay_ms:500"])
+def test_freed_memory_goes_back_at_once_unless_the_user_says_otherwise(own: str | None) -> None:
+    """Set by the verbs, before Polars' allocator reads it, and not by the library."""
+    name = "_RJEM_MALLOC_CONF"
+    script = f"import os, sys; import recontext_data.build; print(os.environ[{name!r}], 'polars' in sys.modules)"
+    given = {key: value for key, value in environment().items() if key != name} | ({name: own} if own else {})
+    result = subprocess.run([sys.executable, "-c", script], env=given, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == [own or "dirty_decay_ms:0,muzzy_decay_ms:0", "False"]
