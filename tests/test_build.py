@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -254,8 +255,9 @@ def stored(output: Path) -> int:
     folder = output / "replies"
     keys: set[str] = set()
     for path in sorted(folder.glob("journal-*.jsonl")):
-        whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
-        keys.update(re.findall(r'"key":"(\w+)"', whole.decode()))
+        with suppress(FileNotFoundError):  # sealed meanwhile
+            whole = path.read_bytes().rpartition(b"\n")[0]
+            keys.update(re.findall(r'"key":"(\w+)"', whole.decode()))
     for path in folder.glob("segment-*.parquet"):
         keys.update(pl.read_parquet(path)["key"])
     return len(keys)
