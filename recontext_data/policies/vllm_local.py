@@ -149,8 +149,7 @@ class VllmPolicy(Prompting):
 
     async def close(self) -> None:
         """Waits for the batch under way and gives the GPU back."""
-        if all(engine.is_alive() for engine in self._engines):
-            self._thread.end()
+        self._thread.end(worth_waiting=lambda: all(engine.is_alive() for engine in self._engines))
         llm = self.__dict__.pop("_llm", None)
         if llm is not None:
             # Not left to the collector: something in vLLM holds on to its engine, and the next model finds no room.
@@ -159,14 +158,17 @@ class VllmPolicy(Prompting):
     async def _returned(self, call: Callable[[], T]) -> T:
         """What a call to vLLM returns. One whose engine is killed, for want of memory say, never does (0.32)."""
         result = asyncio.wrap_future(self._thread.submit(call))
-        while not (await asyncio.wait({result}, timeout=LOOK_SECONDS))[0]:
-            for engine in self._engines:
-                if not engine.is_alive():
-                    raise PolicyError(
-                        f"vLLM stopped: its engine ended with exit code {engine.exitcode}, and -9 is often want of memory; "
-                        "what came is kept, run the same command again"
-                    )
-        return await result
+        try:
+            while not (await asyncio.wait({result}, timeout=LOOK_SECONDS))[0]:
+                for engine in self._engines:
+                    if not engine.is_alive():
+                        raise PolicyError(
+                            f"vLLM stopped: its engine ended with exit code {engine.exitcode}, and -9 is often want of memory; "
+                            "what came is kept, run the same command again"
+                        )
+            return await result
+        finally:
+            result.cancel()  # where nobody waits any more, what it still raises concerns nobody
 
     @cached_property
     def _vllm(self) -> Any:
@@ -307,11 +309,11 @@ class _Thread:
         self._calls.put(run)
         return future
 
-    def end(self) -> None:
-        """Waits for the call under way."""
+    def end(self, *, worth_waiting: Callable[[], bool]) -> None:
+        """Waits for the call under way, as long as it may return."""
         self._calls.put(None)
-        if self._thread.ident is not None:
-            self._thread.join()
+        while self._thread.is_alive() and worth_waiting():
+            self._thread.join(LOOK_SECONDS)
 
     def _work(self) -> None:
         while (run := self._calls.get()) is not None:
