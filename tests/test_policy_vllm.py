@@ -211,9 +211,11 @@ def test_the_adapter_goes_with_every_request_and_is_probed_first(stories: Path, 
 
 @pytest.mark.parametrize("moved", [0.0, 1e-9])
 def test_an_adapter_that_changes_nothing_is_refused(stories: Path, adapter: Path, moved: float) -> None:
-    policy = VllmConfig(model=str(stories), adapter=str(adapter)).build(engine=Engine(moved=moved))
+    engine = Engine(moved=moved)
+    policy = VllmConfig(model=str(stories), adapter=str(adapter)).build(engine=engine)
     with pytest.raises(PolicyError, match=r"policy\.adapter: the adapter changes nothing: mine gives the same"):
         ask(policy, [request("x")])
+    assert engine.ended == 1, "and leaves no engine behind"
 
 
 def test_an_adapter_is_checked_before_anything_is_loaded(stories: Path, adapter: Path) -> None:

@@ -89,12 +89,13 @@ def ask(policy: Policy, *times: Sequence[Request]) -> list[dict[str, Reply]]:
         finally:
             await policy.close()
 
-    replies = asyncio.run(collect())
-    deadline = time.monotonic() + 30
-    while engines():
-        assert time.monotonic() < deadline, "the engine lives on"
-        time.sleep(0.1)
-    return replies
+    try:
+        return asyncio.run(collect())
+    finally:
+        deadline = time.monotonic() + 30
+        while engines():
+            assert time.monotonic() < deadline, "the engine lives on"
+            time.sleep(0.1)
 
 
 TEXTS = ("Once upon a time", "The cat sat on", "Lily and Tom went to the park, and", "One day")

@@ -113,6 +113,7 @@ class VllmPolicy(Prompting):
         self._engine = engine
         self._name = folder.name if adapter is None else f"{folder.name} + {adapter.name}"
         self._thread = _Thread()
+        self._loaded: Any = None
         self._engines: list[BaseProcess] = []
 
     @property
@@ -150,7 +151,8 @@ class VllmPolicy(Prompting):
     async def close(self) -> None:
         """Waits for the batch under way and gives the GPU back."""
         self._thread.end(worth_waiting=lambda: all(engine.is_alive() for engine in self._engines))
-        llm = self.__dict__.pop("_llm", None)
+        llm, self._loaded = self._loaded, None
+        self.__dict__.pop("_llm", None)
         if llm is not None:
             # Not left to the collector: something in vLLM holds on to its engine, and the next model finds no room.
             llm.llm_engine.engine_core.shutdown()
@@ -183,7 +185,7 @@ class VllmPolicy(Prompting):
     def _llm(self) -> Any:
         before = active_children()
         with _stopping(f"vLLM cannot load {self._folder.name}"):
-            llm = self._vllm.LLM(**self._arguments())
+            llm = self._loaded = self._vllm.LLM(**self._arguments())
         self._engines = [child for child in active_children() if child not in before]
         if self._adapter is not None and not self._changes_logits(llm):
             raise PolicyError(
