@@ -1,8 +1,8 @@
 """What sampling from an OpenAI-compatible server costs beside the least that it can cost, and that nothing gets lost.
 
-    python -m benchmarks.sampling               all of it, about two minutes
+    python -m benchmarks.sampling               all of it, about six minutes
     python -m benchmarks.sampling wire          wall, CPU and memory beside a raw aiohttp loop (repeat=5 for better numbers)
-    python -m benchmarks.sampling n limit faults poison
+    python -m benchmarks.sampling memory n limit faults poison
 
 Each measured process is a child of this one, from its start to its end, imports included; CPU and memory are what the
 kernel says of it when it ends. The server is tests/fault_server.py in a process of its own, fresh for each measure.
@@ -113,6 +113,19 @@ def wire(repeat: int) -> None:
     print(f"       {WIRE_AIMS}; {CONCURRENCY} at a time, server answers after 50 ms, journal and progress on")
 
 
+def memory(repeat: int) -> None:
+    """What ten and a hundred times the prompts take."""
+    peaks = dict[int, float]()
+    for num in (2_000, 20_000, 60_000, 200_000):
+        with server("--latency_seconds", "0.05") as url:
+            cost = child("ours", url, num)
+        assert cost.said["replies"] == num
+        peaks[num] = cost.peak_mb
+        print(f"memory {num:>7,} prompts {cost.peak_mb:6.1f} MB beside {peaks[2_000]:.1f} MB for 2,000")
+    step = (peaks[200_000] - peaks[20_000]) * 2**20 / 180_000
+    print(f"       from 20,000 to 200,000: {step:.0f} bytes a prompt")
+
+
 def several(repeat: int) -> None:
     """Best-of-16 in one request."""
     with server("--latency_seconds", "0.05") as url:
@@ -154,7 +167,7 @@ def poison(repeat: int) -> None:
     print(f"poison {cost.said['replies']:,} of 2,000 and {len(cost.said['failures'])} failures (of 10 poisoned), each: {words}")
 
 
-MEASURES = {"wire": wire, "n": several, "limit": limit, "faults": faults, "poison": poison}
+MEASURES = {"wire": wire, "memory": memory, "n": several, "limit": limit, "faults": faults, "poison": poison}
 
 
 def prompts(num: int) -> Iterator[Any]:

@@ -68,11 +68,14 @@ class How:
 
     def finish(self, turns: list[Message]) -> list[Message]:
         """The messages as they are sent, trained on and measured."""
+        merges, removes = self.rendering.no_system_role == "merge_into_user", self.rendering.default_system == "remove"
+        if not (merges or removes):
+            return turns
         has_system = any(turn["role"] == "system" for turn in turns)
-        if has_system and self.rendering.no_system_role == "merge_into_user":
+        if has_system and merges:
             return _merged(turns)
         # Templates that bring a system prompt of their own bring it where there is no system turn; an empty one is one.
-        if not has_system and self.rendering.default_system == "remove" and self.rendering.no_system_role == "error":
+        if not has_system and removes and not merges:
             return [{"role": "system", "content": ""}, *turns]
         return turns
 

@@ -236,7 +236,7 @@ def _wanted(arguments: Arguments, store: "ReplyStore") -> _Wanted:
     job = prepared(loaded.name, loaded.recipe, output=arguments.output)
     plan = plan_of(job, store)
     missing = [key for request in plan.requests for key in request.keys]
-    rows = plan.wanted.with_columns(there=~pl.col("reply_key").is_in(missing))
+    rows = plan.wanted.table().with_columns(there=~pl.col("reply_key").is_in(missing))
     sampling = Sampling(temperature=sampler.temperature, top_p=sampler.top_p, max_tokens=sampler.max_tokens)
     return _Wanted(job, sampling, rows)
 

@@ -107,7 +107,7 @@ def test_a_torn_line_of_several_replies_keeps_none_of_them_wherever_it_is_torn(t
     first = whole.index(b"\n") + 1
     for end in range(first, len(whole) + 1):
         path.write_bytes(whole[:end])
-        found = ReplyStore(tmp_path).find_keys(pl.Series([f"{i}{j}" for i in range(2) for j in range(3)]))
+        found = ReplyStore(tmp_path).find(pl.Series([f"{i}{j}" for i in range(2) for j in range(3)]))["key"]
         assert set(found) == {"00", "01", "02"} | ({"10", "11", "12"} if end >= len(whole) - 1 else set())
 
 

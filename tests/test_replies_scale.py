@@ -14,6 +14,7 @@ import pytest
 
 from recontext_data.errors import StoreError
 from recontext_data.store import segments, upkeep
+from recontext_data.store.key_index import KeyIndex
 from recontext_data.store.replies import ReplyStore
 from tests.store_children import GROUP, START, child, kill, leave, replies, stored, text
 
@@ -46,7 +47,7 @@ def test_kill_at_random_moments_loses_nothing_that_was_acknowledged(tmp_path: Pa
         sent_more = len(stored(tmp_path, beyond))
         assert sent_more <= GROUP, "one group at most was under way"
     with ReplyStore(tmp_path) as store:
-        assert len(store.find_keys(pl.Series(acknowledged))) == len(acknowledged)
+        assert len(store.find(pl.Series(acknowledged))) == len(acknowledged)
         assert store.warnings == [], "a kill tears a tail and damages nothing"
     found = stored(tmp_path, acknowledged)
     assert found == {key: text(key) for key in acknowledged}
@@ -121,14 +122,14 @@ def test_a_flipped_bit_anywhere_in_a_segment_is_found_out(tmp_path: Path) -> Non
         store.append(replies([f"k{i}" for i in range(200)]))
     segment = next(tmp_path.glob("segment-*"))
     whole = segment.read_bytes()
-    dice = random.Random(3)
+    dice, keys = random.Random(3), pl.Series(["k1"])
     for place in [0, len(whole) - 1, *(dice.randrange(len(whole)) for _ in range(60))]:
         flipped = bytearray(whole)
         flipped[place] ^= 1 << dice.randrange(8)
         segment.write_bytes(flipped)
-        for look in (ReplyStore(tmp_path).find, ReplyStore(tmp_path).find_keys):
+        for look in (lambda: ReplyStore(tmp_path).find(keys), lambda: ReplyStore(tmp_path).which(KeyIndex([keys]))):
             with pytest.raises(StoreError, match=r"segment-\w+\.parquet: is damaged; `python -m recontext_data.replies check`"):
-                look(pl.Series(["k1"]))
+                look()
     segment.write_bytes(whole[: len(whole) // 2])
     with ReplyStore(tmp_path) as store:
         store.append(replies(["later"]))
@@ -233,7 +234,7 @@ def test_a_long_journal_is_sealed_on_the_way(tmp_path: Path) -> None:
         for number in range(5):
             store.append(replies([f"{number}-{place}" for place in range(5)]))
             assert not list(tmp_path.glob("journal-*")), "longer than the limit, and sealed"
-        assert len(store.find_keys(pl.Series(["0-0", "4-4", "no"]))) == 2
+        assert len(store.find(pl.Series(["0-0", "4-4", "no"]))) == 2
     assert len(list(tmp_path.glob("segment-*"))) == 5
 
 

@@ -13,6 +13,8 @@ from recontext_data.errors import BuildStopped
 from recontext_data.policies.fake import FakePolicy
 from recontext_data.records import Reply, Sampling, Task
 from recontext_data.reports.progress import Tracker
+from recontext_data.stages import sample as sample_module
+from recontext_data.stages import wanted as wanted_module
 from recontext_data.stages.buying import buy
 from recontext_data.stages.sample import Collected, Outcome, Pool, collect, plan
 from recontext_data.store.replies import ReplyStore
@@ -183,17 +185,20 @@ def test_a_policy_that_raises_loses_nothing_that_came(bench: Bench) -> None:
     assert {text for _, text, _ in asked} == {"Problem 3", "Problem 4"}
 
 
-def test_candidates_in_parts_are_the_same_as_at_once(bench: Bench, tmp_path: Path) -> None:
+def test_candidates_in_parts_are_the_same_as_at_once(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some, wanted = tasks(40, text=lambda i: f"Problem {i % 30}"), pools(3)  # ten prompts stand there twice
     whole, _ = bench.sample(some, wanted)
     policy = FakePolicy(bench.script, name="script")
     with ReplyStore(bench.folder) as store:
-        ready = plan(some, wanted, sampling=Sampling(), seed=0, identity=dict(policy.identity), store=store)
-        keys = ready.wanted["reply_key"]
-        for at_once in (1, 7, 119, 120):
-            parts = [(there, set(found["key"])) for there, found in store.find_in_order(keys, at_once=at_once)]
-            assert [there.stop - there.start for there, _ in parts][:-1] == [at_once] * (len(parts) - 1)
-            assert all(found == set(keys[there]) for there, found in parts) and parts[-1][0].stop == len(keys)
+        for chunk in (1, 7, 50, 1024):  # less than 3 is one prompt at a time
+            monkeypatch.setattr(wanted_module, "CHUNK", chunk)
+            for in_one in (0, 1024):
+                monkeypatch.setattr(sample_module, "IN_ONE", in_one)
+                ready = plan(some, wanted, sampling=Sampling(), seed=0, identity=dict(policy.identity), store=store)
+                assert not ready.requests
+                parts = list(Collected(ready, store=store, failures={}))
+                assert len(parts) == (1 if in_one else len(ready.wanted.parts))
+                assert pl.concat(parts).equals(whole.candidates)
     folder = RunFolder(tmp_path, recipe="small", fingerprint="f")
     folder.path.mkdir(parents=True)
     folder.write_parts("candidates", (part for part in whole.candidates.iter_slices(11)))
@@ -204,7 +209,7 @@ def test_candidates_in_parts_leave_out_what_failed_and_say_why(bench: Bench) -> 
     ready, failures = None, {}
     with ReplyStore(bench.folder) as store:
         ready = plan(tasks(9), pools(2), sampling=Sampling(), seed=0, identity="x", store=store)
-        keys = ready.wanted["reply_key"].to_list()
+        keys = ready.wanted.table()["reply_key"].to_list()
         store.append([Reply(key=key, completion=f"said {key}") for key in keys if key not in keys[3:6]])
         failures = {keys[4]: "refused"}
         collected = Collected(ready, store=store, failures=failures)

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import polars as pl
 import pytest
 
 from recontext_data.contexts import Context, render
 from recontext_data.records import Request, Sampling, Task, content_hash, derive_seed
 from recontext_data.stages import wanted as module
 from recontext_data.stages.sample import Pool
-from recontext_data.stages.wanted import Requests, wanted
+from recontext_data.stages.wanted import Requests, Wanted
 
 SYSTEM = Context(stance="neutral", system="Plain.")
 HOW = content_hash("how")
@@ -24,14 +25,19 @@ def pool(name: str, context: Context | None = None, *, n: int = 3) -> Pool:
 
 
 def requests(tasks: Sequence[Task], pools: Sequence[Pool], *, without: Sequence[str] = ()) -> Requests:
-    rows = wanted(tasks, pools, drawn=HOW, seed=1)
-    return Requests(rows.filter(~rows["reply_key"].is_in(without)), tasks=tasks, pools=pools, sampling=Sampling())
+    every = Wanted(tasks, pools, drawn=HOW, seed=1)
+    there = every.table()["reply_key"].is_in(without)
+    return Requests(every, there, tasks=tasks, pools=pools, sampling=Sampling())
+
+
+def wanted(tasks: Sequence[Task], pools: Sequence[Pool], *, seed: int = 1) -> pl.DataFrame:
+    return Wanted(tasks, pools, drawn=HOW, seed=seed).table()
 
 
 @pytest.mark.parametrize("name", ["t1", 'a "quoted" \\ name', "ünï/\n\t\x01", "\u2028 🧪"])
 def test_every_key_is_the_content_hash_of_what_it_stands_for(name: str) -> None:
     tasks, pools = [task(name, "é")], [pool(name, SYSTEM, n=12), pool("other", n=2)]
-    rows = wanted(tasks, pools, drawn=HOW, seed=7).to_dicts()
+    rows = wanted(tasks, pools, seed=7).to_dicts()
     assert [row["k"] for row in rows] == [*range(12), *range(2)]
     for row in rows:
         context = SYSTEM if row["generation_context"] == name else None
@@ -45,16 +51,31 @@ def test_every_key_is_the_content_hash_of_what_it_stands_for(name: str) -> None:
 
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks, pools = [task(f"t{i}", f"p{i % 5}") for i in range(9)], [pool("a", SYSTEM), pool("b", n=2)]
-    whole = wanted(tasks, pools, drawn=HOW, seed=1)
-    for chunk in (1, 4, 7):
+    whole, asked = wanted(tasks, pools), list(requests(tasks, pools))
+    assert len(whole) == 45
+    for chunk, held in ((1, 8), (4, 0), (7, 1)):
         monkeypatch.setattr(module, "CHUNK", chunk)
-        assert wanted(tasks, pools, drawn=HOW, seed=1).equals(whole)
+        monkeypatch.setattr(module, "HELD", held)  # the others wait on disk
+        assert wanted(tasks, pools).equals(whole)
+        assert list(requests(tasks, pools)) == asked
+        assert list(requests(tasks, pools, without=[whole["reply_key"][3]]))[1].ks == (1, 2)
+
+
+def test_very_many_are_in_about_as_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2)
+    monkeypatch.setattr(module, "PARTS", 5)
+    every = Wanted([task(f"t{i}", f"p{i}") for i in range(40)], [pool("a"), pool("b", n=2)], drawn=HOW, seed=1)
+    assert len(every) == 200 and every.counts == {"a": 120, "b": 80}
+    assert [len(part) for part in every] == [39, 39, 39, 3, 40, 40] == [part.num_rows for part in every.parts]
+    assert [part.first_task for part in every.parts] == [0, 13, 26, 39, 0, 20]
+    with pytest.raises(IndexError):
+        every[6]
 
 
 def test_a_request_has_the_messages_ranks_seeds_and_keys_of_its_rows() -> None:
     tasks, pools = [task("a", "one"), task("b", "two")], [pool("plain", SYSTEM), pool("bare", n=1)]
     asked = requests(tasks, pools)
-    rows = wanted(tasks, pools, drawn=HOW, seed=1)
+    rows = wanted(tasks, pools)
     assert [(one.tag, one.messages[-1]["content"]) for one in asked] == [
         ("plain", "one"),
         ("plain", "two"),
@@ -71,7 +92,7 @@ def test_a_request_has_the_messages_ranks_seeds_and_keys_of_its_rows() -> None:
 
 def test_only_missing_ranks_are_asked_for_and_whole_prompts_vanish() -> None:
     tasks = [task("a", "one"), task("b", "two")]
-    keys = wanted(tasks, [pool("p")], drawn=HOW, seed=1)["reply_key"].to_list()
+    keys = wanted(tasks, [pool("p")])["reply_key"].to_list()
     asked = requests(tasks, [pool("p")], without=[keys[1], *keys[3:]])
     (only,) = asked
     assert (only.ks, only.keys) == ((0, 2), (keys[0], keys[2]))
@@ -85,8 +106,8 @@ def test_equal_prompts_of_tasks_and_pools_are_one_request_each_key_once(order: t
     tasks = [task(f"t{i}", "odd" if i % 2 else "even") for i in order]
     asked = requests(tasks, [pool("two", n=2), pool("three", n=3), pool("other", SYSTEM, n=1)])
     assert {(one.tag, one.messages[-1]["content"], one.ks) for one in asked} == {
-        ("two", "odd", (0, 1, 2)),
-        ("two", "even", (0, 1, 2)),
+        ("three", "odd", (0, 1, 2)),  # where most of it is wanted
+        ("three", "even", (0, 1, 2)),
         ("other", "odd", (0,)),
         ("other", "even", (0,)),
     }
@@ -110,5 +131,5 @@ def test_a_request_is_made_when_it_is_pulled(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_no_tasks_want_nothing() -> None:
-    assert len(wanted([], [pool("p")], drawn=HOW, seed=1)) == 0
+    assert len(wanted([], [pool("p")])) == 0
     assert list(requests([], [pool("p")])) == []

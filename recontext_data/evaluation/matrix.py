@@ -84,7 +84,7 @@ def forecast(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: R
         counts = [sample.token_counts(requests, model.policy) for model, requests in parts]
         samples = [sum(len(request.ks) for request in requests) for _, requests in parts]
         to_sample = sum(samples)
-        wanted = sum(int((ready.wanted["generation_context"] == name).sum()) for _, ready in plans)
+        wanted = sum(ready.wanted.counts.get(name, 0) for _, ready in plans)
         prompt_tokens, most = sum(tokens for tokens, _ in counts), to_sample * most_per_answer
         costs = [
             _cost(model, job.recipe, tokens, asked * most_per_answer)
@@ -123,7 +123,7 @@ def _judge_rows(
         return frame.with_columns(pl.format("{}/{}", pl.lit(model.name), "generation_context").alias("generation_context"))
 
     frames = [
-        (apart(sample.collect(ready, store=store, failures={}, bought=0).candidates, model), apart(ready.wanted, model))
+        (apart(sample.collect(ready, store=store, failures={}, bought=0).candidates, model), apart(ready.wanted.table(), model))
         for model, ready in plans
     ]
     return judge_forecast(
@@ -159,7 +159,7 @@ def purse_of(plans: Sequence[tuple[Model, Plan]], job: Prepared, store: ReplySto
     for model, ready in plans:
         listed, factor = _price(model, recipe=job.recipe)
         if listed is not None:
-            purse.spent_usd += sample.cost_usd(store.find(ready.wanted["reply_key"]), listed, factor=factor)
+            purse.spent_usd += sample.stored_cost_usd(ready, store, listed, factor=factor)
     return purse
 
 
@@ -215,7 +215,7 @@ def _judged(
         judgements=pl.struct("judge", "label", "score", "unscored_reason", "raw")
     )
     candidates = sampled.select("candidate_id", "completion")
-    table = ready.wanted.join(candidates, on="candidate_id", how="left", maintain_order="left")
+    table = ready.wanted.table().join(candidates, on="candidate_id", how="left", maintain_order="left")
     table = table.join(words, on="candidate_id", how="left", maintain_order="left")
     table = table.join(every, on="candidate_id", how="left", maintain_order="left")
     return table.select(

@@ -80,7 +80,7 @@ class Rewriting:
         found = sample.collect(plan, store=self.store, failures=failures, bought=0).candidates
         rows = found.select("task_id", "completion", "finish_reason").iter_rows()
         texts = {name: None if finish == "length" else text for name, text, finish in rows}
-        lost = plan.wanted.join(found, on="candidate_id", how="anti").select("task_id", "reply_key").iter_rows()
+        lost = plan.wanted.table().join(found, on="candidate_id", how="anti").select("task_id", "reply_key").iter_rows()
         return texts, {name: failures.get(key, "no reply") for name, key in lost}
 
     def _buy(self, plan: sample.Plan) -> dict[str, str]:
@@ -88,7 +88,7 @@ class Rewriting:
         import polars as pl
 
         missing = {key for request in plan.requests for key in request.keys}
-        wanted = set(plan.wanted["reply_key"])
+        wanted = {key for part in plan.wanted for key in part["reply_key"]}
         found = wanted - missing - self.seen
         self.seen |= wanted
         if self.purse.price is not None:

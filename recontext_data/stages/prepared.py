@@ -225,11 +225,12 @@ def forecast(build: Prepared, store: ReplyStore) -> dict[str, Any]:
     import polars as pl
 
     ready = plan(build, store)
+    wanted = ready.wanted.table()
     missing = {key for request in ready.requests for key in request.keys}
     listed, factor = price(build)
     rows = []
     for pool in build.pools:
-        part = ready.wanted.filter(pl.col("generation_context") == pool.name)
+        part = wanted.filter(pl.col("generation_context") == pool.name)
         requests = [request for request in ready.requests if request.tag == pool.name]
         to_sample = sum(key in missing for key in part["reply_key"])
         prompt_tokens, is_exact = sample.token_counts(requests, build.policy)
@@ -254,7 +255,7 @@ def forecast(build: Prepared, store: ReplyStore) -> dict[str, Any]:
         build.recipe.judges,
         counsel_of(build, store),
         candidates=sample.collect(ready, store=store, failures={}, bought=0).candidates,
-        wanted=ready.wanted,
+        wanted=wanted,
         tasks=build.by_id,
         max_tokens=build.recipe.sampler.max_tokens,
     )

@@ -15,12 +15,15 @@ from recontext_data.placing import PLAIN, How
 from recontext_data.policies.base import Policy
 from recontext_data.prices import Price, approximate_tokens
 from recontext_data.records import Request, Sampling, Task, content_hash
-from recontext_data.stages.wanted import Requests, wanted
+from recontext_data.stages.wanted import Requests, Wanted
 from recontext_data.store.replies import ReplyStore
 
 if TYPE_CHECKING:
     import polars as pl
 
+
+IN_ONE = 8192
+"""Replies that are looked up at once where there are no more; several parts cost the machinery for them."""
 
 Role = Literal["arms", "measured"]
 
@@ -39,8 +42,7 @@ class Pool:
 class Plan:
     """Every completion wanted, and which of them the store lacks."""
 
-    wanted: "pl.DataFrame"
-    """candidate_id, task_id, generation_context, role, k, seed, reply_key; sorted by context, task and k."""
+    wanted: Wanted
     requests: Requests
     """What must be bought: one request per prompt, with the ranks that are missing; made as they are pulled."""
 
@@ -56,9 +58,9 @@ class Collected:
     def __iter__(self) -> "Iterator[pl.DataFrame]":
         """Every wanted completion that the store holds now, without a row for the others."""
         self._kept, self._lost = Counter(), {}
-        for part, found in self._store.find_in_order(self._plan.wanted["reply_key"]):
+        for part, found in self._found():
             replies = found.drop("written").rename({"key": "reply_key"})
-            candidates = self._plan.wanted[part].join(replies, on="reply_key", how="left", maintain_order="left")
+            candidates = part.join(replies, on="reply_key", how="left", maintain_order="left")
             there = candidates["completion"].is_not_null()
             if not there.all():  # a stored reply has a completion, so what has none was not found
                 for name, key in candidates.filter(~there).select("generation_context", "reply_key").iter_rows():
@@ -66,6 +68,15 @@ class Collected:
                 candidates = candidates.filter(there)
             self._kept.update(candidates["generation_context"])
             yield candidates
+
+    def _found(self) -> "Iterator[tuple[pl.DataFrame, pl.DataFrame]]":
+        """What is wanted, in parts, and the replies for each."""
+        wanted = self._plan.wanted
+        if len(wanted) <= IN_ONE:
+            whole = wanted.table()
+            yield whole, self._store.find(whole["reply_key"])
+        else:
+            yield from zip(wanted, self._store.find_parts(self._plan.wanted.index), strict=True)
 
     def __len__(self) -> int:
         """Candidates gone through."""
@@ -76,7 +87,7 @@ class Collected:
         """The ledger, by context; the rows that had no reply by reason."""
         return [
             entry("sample", name, rows_in=rows_in, kept=self._kept[name], drops=self._lost.get(name, []))
-            for name, rows_in in Counter(self._plan.wanted["generation_context"]).items()
+            for name, rows_in in self._plan.wanted.counts.items()
         ]
 
 
@@ -106,10 +117,10 @@ def plan(
     import polars as pl
 
     drawn = content_hash([identity, sampling.temperature, sampling.top_p, sampling.max_tokens])
-    rows = wanted(tasks, pools, drawn=drawn, seed=seed, how=how)
-    there = store.find_keys(rows["reply_key"])
-    missing = rows.filter(~pl.col("reply_key").is_in(there.implode())) if len(there) else rows
-    return Plan(rows.drop("place"), Requests(missing, tasks=tasks, pools=pools, sampling=sampling, how=how))
+    wanted = Wanted(tasks, pools, drawn=drawn, seed=seed, how=how)
+    # Where nothing was ever stored nothing is asked: a first question to Polars takes memory.
+    there = pl.repeat(False, len(wanted), eager=True) if store.is_empty else store.which(wanted.index)
+    return Plan(wanted, Requests(wanted, there, tasks=tasks, pools=pools, sampling=sampling, how=how))
 
 
 def collect(plan: Plan, *, store: ReplyStore, failures: Mapping[str, str], bought: int) -> Outcome:
@@ -134,13 +145,8 @@ def cost_usd(replies: "pl.DataFrame", price: Price, *, factor: float = 1.0) -> f
 
 def stored_cost_usd(plan: Plan, store: ReplyStore, price: Price, *, factor: float = 1.0) -> float:
     """As `cost_usd`, of the replies of a plan that are stored by now; no text is read."""
-    import polars as pl
-
-    columns = ["key", "prompt_tokens", "completion_tokens", "details"]
-    wanted = pl.LazyFrame({"key": plan.wanted["reply_key"].unique()})
-    told = [*columns[:3], _cached_tokens().alias("cached_tokens")]
-    found = store.query(lambda rows: rows.join(wanted, on="key", how="semi").select(told), columns=columns)
-    return cost_usd(found, price, factor=factor)
+    found = store.look_up(plan.wanted.index, columns=["key", "prompt_tokens", "completion_tokens", "details"])
+    return cost_usd(found.with_columns(cached_tokens=_cached_tokens()), price, factor=factor)
 
 
 def without_texts(path: Path, count: int) -> "pl.DataFrame":

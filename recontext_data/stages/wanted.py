@@ -1,84 +1,154 @@
 """What a build wants: every completion under its content key, and the requests for those that are missing.
 
-A million completions are a table, not a million objects: keys are hashed in one tight loop into columns, and a request is
-made when it is pulled. Pure but for Polars.
+A million completions are tables on disk, not a million objects: keys are hashed in one tight loop into columns, and a request
+is made when it is pulled. Pure but for Polars and the file that the tables wait in.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise
-from operator import itemgetter
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from recontext_data.contexts import render
 from recontext_data.placing import PLAIN, How
-from recontext_data.records import Request, Sampling, Task, content_hash
+from recontext_data.records import Messages, Request, Sampling, Task
+from recontext_data.store.key_index import KeyIndex
+from recontext_data.store.spill import Spill
 
 if TYPE_CHECKING:
     import polars as pl
 
     from recontext_data.stages.sample import Pool
 
-CHUNK = 1024
-"""Completions that are listed at once; a list of Python objects takes several times the memory of a table."""
+CHUNK = 512
+"""Completions in a part at least; a list of Python objects takes several times the memory of a table."""
+
+PARTS = 256
+"""Parts at most, about; what is looked up is sorted by them, and each costs the machinery for a table."""
+
+HELD = 8
+"""Parts that stay in memory, so that a build of a few thousand needs no file."""
 
 
-def wanted(tasks: Sequence[Task], pools: "Sequence[Pool]", *, drawn: str, seed: int, how: How = PLAIN) -> "pl.DataFrame":
-    """Every completion wanted, by pool, task and k.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tasks of one pool that stand together, and the rows in which what is wanted of them begins and ends."""
+
+    pool: int
+    first_task: int
+    first_row: int
+    num_rows: int
+
+
+class Wanted:
+    """Every completion wanted, by pool, task and k; in memory are one part of it and the first few.
 
     A key is the hash of the rendered messages, of `drawn` (the policy's identity and the sampling parameters), the seed and
-    k; nothing in it depends on names, order or place.
+    k; nothing in it depends on names, order or place. Tasks with the same prompt share its replies, as the same content.
 
-    Returns:
-        candidate_id, task_id, generation_context, role, k, seed, reply_key, and `place`: the number of the first (pool,
-        task) with this prompt, pools counted before tasks. Tasks with the same prompt share its replies, as the same
-        content.
+    Iterating gives tables with candidate_id, task_id, generation_context, role, k, seed and reply_key.
+
+    Raises:
+        StoreError: the folder for temporary files is full.
     """
-    import polars as pl
 
-    places: dict[bytes, int] = {}
-    parts = [_empty()]
-    for number, pool in enumerate(pools):
-        step = max(1, CHUNK // pool.n)
-        for start in range(0, len(tasks), step):
-            rows = _Columns(pool)
-            for index, task in enumerate(tasks[start : start + step], number * len(tasks) + start):
-                prompt = content_hash(render(task, pool.context, name=pool.name, how=how))
-                rows.add(task.task_id, prompt, places.setdefault(bytes.fromhex(prompt), index), drawn=drawn, seed=seed)
-            parts.append(rows.table())
-    return pl.concat(parts)
+    def __init__(self, tasks: Sequence[Task], pools: "Sequence[Pool]", *, drawn: str, seed: int, how: How = PLAIN) -> None:
+        self.counts = {pool.name: pool.n * len(tasks) for pool in pools if tasks}
+        """Completions by generation context."""
+        self.parts: list[Part] = []
+        self._held: list[pl.DataFrame] = []
+        self._spill = Spill()
+        size = max(CHUNK, -(-len(self) // PARTS))
+        first_row = 0
+        for number, pool in enumerate(pools):
+            step, rest = max(1, size // pool.n), iter(tasks)
+            for start in range(0, len(tasks), step):
+                rows = _Columns(pool, drawn=drawn, seed=seed)
+                for task in islice(rest, step):
+                    rows.add(task.task_id, render(task, pool.context, name=pool.name, how=how))
+                self._add(rows.table())
+                self.parts.append(Part(number, start, first_row, len(rows)))
+                first_row += len(rows)
+
+    def _add(self, table: "pl.DataFrame") -> None:
+        if len(self._held) < HELD:
+            self._held.append(table)
+        else:
+            self._spill.add(len(self.parts), table)
+
+    def __len__(self) -> int:
+        return sum(self.counts.values())
+
+    def __iter__(self) -> "Iterator[pl.DataFrame]":
+        return (self[number] for number in range(len(self.parts)))
+
+    def __getitem__(self, number: int) -> "pl.DataFrame":
+        """A part of the table."""
+        if number < len(self._held):
+            return self._held[number]
+        table = self._spill.read(number)
+        if table is None:
+            raise IndexError(number)
+        return table
+
+    @cached_property
+    def index(self) -> KeyIndex:
+        """The keys."""
+        return KeyIndex(part["reply_key"] for part in self)
+
+    @property
+    def repeated(self) -> "pl.DataFrame":
+        """The rows with the same key, see `KeyIndex.repeated`."""
+        import polars as pl
+
+        # Of few keys Python tells in less memory than Polars takes for the question.
+        if len(self) <= HELD * CHUNK and len({key for part in self for key in part["reply_key"]}) == len(self):
+            return pl.DataFrame(schema={"row": pl.UInt32, "group": pl.UInt32})
+        return self.index.repeated
+
+    def table(self) -> "pl.DataFrame":
+        """All of it, in memory."""
+        import polars as pl
+
+        parts: list[pl.DataFrame] = [pl.DataFrame(schema=_schema()), *self]
+        return pl.concat(parts)
 
 
 class _Columns:
     """What one pool wants of some tasks."""
 
-    def __init__(self, pool: "Pool") -> None:
+    def __init__(self, pool: "Pool", *, drawn: str, seed: int) -> None:
         self._pool = pool
-        self._name = orjson.dumps(pool.name)
+        self._seed, self._drawn = b'[%d,"' % seed, b'","%s",' % drawn.encode()
+        self._ranks = [(b'",%d]' % k, b",%d]" % k, b',%s,%d,"' % (orjson.dumps(pool.name), k)) for k in range(pool.n)]
         self._task_ids: list[str] = []
-        self._places: list[int] = []
         self._ids: list[str] = []
         self._seeds: list[int] = []
         self._keys: list[str] = []
 
-    def add(self, task_id: str, prompt: str, place: int, *, drawn: str, seed: int) -> None:
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, task_id: str, messages: Messages) -> None:
         """All completions of one task.
 
-        The three hashes are `content_hash` of [seed, prompt, k] (as `derive_seed` takes it), [prompt, drawn, draw, k] and
-        [task_id, pool, k, key], their JSON written by hand: this is the loop that a million completions go through.
+        The four hashes are `content_hash` of the messages, and of [seed, prompt, k] (as `derive_seed` takes it), [prompt,
+        drawn, draw, k] and [task_id, pool, k, key], their JSON written by hand: a million completions go through here.
         """
-        sha256, name = hashlib.sha256, b"[%s,%s," % (orjson.dumps(task_id), self._name)
-        seed_stem, key_stem = b'[%d,"%s",' % (seed, prompt.encode()), b'["%s","%s",' % (prompt.encode(), drawn.encode())
-        for k in range(self._pool.n):
-            draw = int.from_bytes(sha256(seed_stem + b"%d]" % k).digest()[:8], "big") >> 1
-            key = sha256(key_stem + b"%d,%d]" % (draw, k)).hexdigest()
+        sha256 = hashlib.sha256
+        prompt = sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)).hexdigest().encode()
+        seed_stem, key_stem, id_stem = self._seed + prompt, b'["' + prompt + self._drawn, b"[" + orjson.dumps(task_id)
+        for seed_tail, key_tail, id_middle in self._ranks:
+            draw = int.from_bytes(sha256(seed_stem + seed_tail).digest()[:8], "big") >> 1
+            key = sha256(key_stem + str(draw).encode() + key_tail).hexdigest()
             self._seeds.append(draw)
             self._keys.append(key)
-            self._ids.append(sha256(name + b'%d,"%s"]' % (k, key.encode())).hexdigest()[:24])
+            self._ids.append(sha256(id_stem + id_middle + key.encode() + b'"]').hexdigest()[:24])
         self._task_ids += [task_id] * self._pool.n
-        self._places += [place] * self._pool.n
 
     def table(self) -> "pl.DataFrame":
         import polars as pl
@@ -92,7 +162,6 @@ class _Columns:
             "k": list(range(self._pool.n)) * (count // self._pool.n),
             "seed": self._seeds,
             "reply_key": self._keys,
-            "place": self._places,
         }
         return pl.DataFrame(columns, schema=_schema())
 
@@ -101,51 +170,74 @@ def _schema() -> "dict[str, type[pl.DataType]]":
     import polars as pl
 
     texts = ("candidate_id", "task_id", "generation_context", "role")
-    return {**dict.fromkeys(texts, pl.String), "k": pl.Int64, "seed": pl.Int64, "reply_key": pl.String, "place": pl.UInt32}
-
-
-def _empty() -> "pl.DataFrame":
-    import polars as pl
-
-    return pl.DataFrame(schema=_schema())
+    return {**dict.fromkeys(texts, pl.String), "k": pl.Int64, "seed": pl.Int64, "reply_key": pl.String}
 
 
 class Requests:
-    """What must be bought, one request per prompt with the ranks that are missing; each is made anew when it is pulled."""
+    """What must be bought, one request per prompt with the ranks that are missing; each is made anew when it is pulled.
+
+    A prompt that several tasks or pools have is asked for once, where the most completions of it are wanted.
+    """
 
     def __init__(
         self,
-        missing: "pl.DataFrame",
+        wanted: Wanted,
+        there: "pl.Series",
         *,
         tasks: Sequence[Task],
         pools: "Sequence[Pool]",
         sampling: Sampling,
         how: How = PLAIN,
     ) -> None:
-        rows = missing.select("place", "k", "seed", "reply_key")
-        if not _ascend(rows):  # some tasks have the same prompt
-            rows = rows.unique("reply_key", keep="first", maintain_order=True).sort("place", maintain_order=True)
-        self._rows = rows
-        self._tasks, self._pools, self._sampling, self._how = tasks, pools, sampling, how
-        self._len = sum(1 for _ in groupby(rows["place"]))
-
-    @property
-    def num_completions(self) -> int:
+        """
+        Args:
+            wanted: every completion wanted.
+            there: for each of its rows whether the store has the reply.
+        """
+        self._wanted, self._tasks, self._pools, self._sampling, self._how = wanted, tasks, pools, sampling, how
+        self._missing = ~there
+        repeated = _elsewhere(wanted.repeated, wanted.parts, [pool.n for pool in pools])
+        if len(repeated):
+            self._missing = self._missing.scatter(repeated, values=False)
+        self.num_completions = int(self._missing.sum())
         """Completions that are missing: those of all requests."""
-        return len(self._rows)
+        self._len = sum(_num_prompts(self._of(part), pools[part.pool].n) for part in wanted.parts)
 
     def __len__(self) -> int:
         return self._len
 
     def __iter__(self) -> Iterator[Request]:
-        for place, rows in groupby(self._rows.iter_rows(), key=itemgetter(0)):
-            _, ks, seeds, keys = zip(*rows, strict=True)
-            pool = self._pools[place // len(self._tasks)]
-            messages = render(self._tasks[place % len(self._tasks)], pool.context, name=pool.name, how=self._how)
-            yield Request(messages=messages, sampling=self._sampling, ks=ks, seeds=seeds, keys=keys, tag=pool.name)
+        for number, part in enumerate(self._wanted.parts):
+            missing = self._of(part)
+            if not missing.any():
+                continue
+            pool = self._pools[part.pool]
+            rows = self._wanted[number].select("k", "seed", "reply_key").with_row_index("row").filter(missing)
+            for place, some in groupby(rows.iter_rows(), key=lambda row, n=pool.n: row[0] // n):  # type: ignore[misc]
+                _, ks, seeds, keys = zip(*some, strict=True)
+                messages = render(self._tasks[part.first_task + place], pool.context, name=pool.name, how=self._how)
+                yield Request(messages=messages, sampling=self._sampling, ks=ks, seeds=seeds, keys=keys, tag=pool.name)
+
+    def _of(self, part: Part) -> "pl.Series":
+        return self._missing.slice(part.first_row, part.num_rows)
 
 
-def _ascend(rows: "pl.DataFrame") -> bool:
-    """Whether place and k only grow, so that no request and no key is there twice. Polars' own checks take more memory."""
-    pairs = zip(rows["place"], rows["k"], strict=True)
-    return all(before < after for before, after in pairwise(pairs))
+def _num_prompts(missing: "pl.Series", n: int) -> int:
+    """Prompts of which something is missing; of each there are `n` rows."""
+    return (missing.arg_true() // n).n_unique() if n > 1 else int(missing.sum())
+
+
+def _elsewhere(repeated: "pl.DataFrame", parts: Sequence[Part], ns: Sequence[int]) -> "pl.Series":
+    """Of rows with the same key all but one: that of the pool that wants most of the prompt, and there the first.
+
+    So the ranks of a prompt stay together, in one request.
+    """
+    import polars as pl
+
+    if repeated.is_empty():
+        return repeated["row"]
+    starts = pl.Series([part.first_row for part in parts], dtype=pl.UInt32)
+    n_of_part = pl.Series([ns[part.pool] for part in parts], dtype=pl.Int64)
+    part_of_row = starts.search_sorted(repeated["row"], side="right") - 1
+    rows = repeated.with_columns(n=n_of_part.gather(part_of_row)).sort("group", "n", "row", descending=[False, True, False])
+    return rows.filter(~pl.col("group").is_first_distinct())["row"]

@@ -24,6 +24,7 @@ from recontext_data.errors import StoreError
 from recontext_data.records import Reply
 from recontext_data.store import journal, segments
 from recontext_data.store.files import writing
+from recontext_data.store.key_index import KeyIndex
 from recontext_data.store.spill import Spill
 
 if TYPE_CHECKING:
@@ -41,16 +42,8 @@ MERGE_ABOVE = 64
 TRIES = 20
 """Times that a reader lists the segments again because one went away while it read."""
 
-IN_ONE = 8192
-"""Replies that `find_in_order` gives in one stretch where there are no more; several cost the machinery for them."""
-
-AT_ONCE = 1024
-"""Replies in each stretch at least, where there are more."""
-
 SORTED_AT_ONCE = 2048
-
-PARTS = 256
-"""Stretches in which `find_in_order` gives very many replies."""
+"""Replies that are sorted by part at once."""
 
 _NOT_FOUND = ("asked",)
 """Columns that `find` leaves out: they are for people who wonder about a key."""
@@ -132,39 +125,61 @@ class ReplyStore:
         columns = _found()
         return segments.first_written(self.query(lambda rows: rows.filter(wanted).select(columns), columns=columns))
 
-    def find_in_order(self, keys: "pl.Series", *, at_once: int | None = None) -> "Iterator[tuple[slice, pl.DataFrame]]":
-        """As `find`, for one stretch of the keys after the other: which, and the replies for them.
+    def find_parts(self, index: KeyIndex) -> "Iterator[pl.DataFrame]":
+        """As `find`, for one part of the keys after the other.
 
-        The store is read once, however many keys there are, and what was found waits on disk for its turn: in memory are the
-        keys, and a stretch of `at_once` replies (see `AT_ONCE`), or of a 256th of all where that is more.
+        The store is read once, however many parts there are, and what was found waits on disk for its turn.
 
         Raises:
             StoreError: as for `find`, before the first is given; or the folder for temporary files is full.
         """
-        if len(keys) <= (IN_ONE if at_once is None else at_once):
-            yield slice(0, len(keys)), self.find(keys)
-            return
-        size = max(at_once or AT_ONCE, -(-len(keys) // PARTS))
-        spill = self._tried(_found(), lambda rows, paths: _spilled(rows, paths, keys, size=size))
-        nothing = self.find(keys.head(0))
-        for number in range(-(-len(keys) // size)):
-            rows = spill.read(number)
-            there = slice(number * size, min(len(keys), (number + 1) * size))
-            yield there, nothing if rows is None else segments.first_written(rows)
+        import polars as pl
 
-    def find_keys(self, keys: "pl.Series") -> "pl.Series":
-        """Those of the keys that are there, each once, in no particular order. Completions are not decoded.
+        def look(rows: pl.DataFrame, paths: list[Path]) -> Spill:
+            spill = Spill()
+            for some, places in _matching(rows, paths, index, _found()):
+                _sort_by_part(some, places, index, spill)
+            return spill
+
+        spill = self._tried(_found(), look)
+        nothing = pl.DataFrame(schema={name: kind for name, kind in segments.schema().items() if name not in _NOT_FOUND})
+        for number in range(index.num_parts):
+            rows = spill.read(number)
+            yield nothing if rows is None else segments.first_written(rows)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever stored."""
+        return not any(self.folder.glob("*-*"))
+
+    def which(self, index: KeyIndex) -> "pl.Series":
+        """For each key of a list whether its reply is there.
 
         Raises:
             StoreError: as for `find`.
         """
         import polars as pl
 
-        if not any(self.folder.glob("*-*")):
-            return keys.head(0)  # nothing was ever stored, and a first question to Polars takes memory
-        wanted = pl.LazyFrame({"key": keys.cast(pl.String).unique()})
-        found = self.query(lambda rows: rows.select("key").join(wanted, on="key", how="semi"), columns=["key"])
-        return found["key"].unique()
+        there = pl.repeat(False, len(index), dtype=pl.Boolean, eager=True)
+
+        def look(rows: pl.DataFrame, paths: list[Path]) -> list[pl.Series]:
+            return [places["row"] for _, places in _matching(rows, paths, index, ["key"])]
+
+        found = pl.concat(self._tried(["key"], look))
+        return there.scatter(found, values=True) if len(found) else there
+
+    def look_up(self, index: KeyIndex, *, columns: Sequence[str]) -> "pl.DataFrame":
+        """Some columns, the key among them, of the replies whose keys are in a list: one row each at least, in no order.
+
+        Raises:
+            StoreError: as for `find`.
+        """
+        import polars as pl
+
+        def look(rows: pl.DataFrame, paths: list[Path]) -> pl.DataFrame:
+            return pl.concat(some[places["at"].unique()] for some, places in _matching(rows, paths, index, columns))
+
+        return self._tried(columns, look)
 
     def query(
         self, question: "Callable[[pl.LazyFrame], pl.LazyFrame]", *, columns: Sequence[str] | None = None
@@ -320,20 +335,25 @@ def _found() -> list[str]:
     return [name for name in segments.schema() if name not in _NOT_FOUND]
 
 
-def _spilled(open_replies: "pl.DataFrame", paths: list[Path], keys: "pl.Series", *, size: int) -> Spill:
-    """The replies for these keys, by which stretch of `size` keys they are wanted in; read a row group at a time."""
+def _matching(
+    open_replies: "pl.DataFrame", paths: list[Path], index: KeyIndex, columns: Sequence[str]
+) -> "Iterator[tuple[pl.DataFrame, pl.DataFrame]]":
+    """The open replies, then every row group of the segments, and where their keys stand in a list (`KeyIndex.places`)."""
     import polars as pl
 
-    wanted = pl.DataFrame({"key": keys.cast(pl.String)}).with_row_index("part").with_columns(pl.col("part") // size).unique()
-    spill = Spill()
     for source in [open_replies.lazy(), *map(pl.scan_parquet, paths)]:
         num_rows = source.select(pl.len()).collect().item()
-        for start in range(0, num_rows, segments.ROWS_PER_GROUP):
-            rows = source.slice(start, segments.ROWS_PER_GROUP).select(_found()).collect()
-            for some in rows.iter_slices(SORTED_AT_ONCE):
-                for (part,), piece in some.join(wanted, on="key").group_by("part"):
-                    spill.add(int(part), piece.drop("part"))
-    return spill
+        for start in range(0, max(num_rows, 1), segments.ROWS_PER_GROUP):
+            rows = source.slice(start, segments.ROWS_PER_GROUP).select(columns).collect()
+            yield rows, index.places(rows["key"])
+
+
+def _sort_by_part(rows: "pl.DataFrame", places: "pl.DataFrame", index: KeyIndex, spill: Spill) -> None:
+    """Puts replies where their part of the list waits; those of a key that stands in several parts in each."""
+    pairs = places.select("at", part=index.parts(places["row"])).unique(maintain_order=True)
+    for some in pairs.iter_slices(SORTED_AT_ONCE):
+        for (part,), piece in some.group_by("part"):
+            spill.add(int(part), rows[piece["at"]])
 
 
 def _union(open_replies: "pl.DataFrame", paths: list[Path]) -> "pl.LazyFrame":

@@ -6,8 +6,9 @@ each. A task comes back as its JSON has it, as it stands in a run's tasks.parque
 
 import tempfile
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Self, overload
@@ -79,29 +80,26 @@ class Shelf(Sequence[Task]):
 
     def _read(self, numbers: range) -> Iterator[Task]:
         """These tasks; what lies together is read together."""
-        done, end = 0, len(numbers)
-        while done < end:
-            first = last = self._place(numbers[done])
-            done += 1
-            while done < end and self._place(numbers[done]) == last + 1 and self._bytes(first, last + 1) <= READ_BYTES:
-                last += 1
+        done, count = 0, len(numbers)
+        while done < count:
+            first = end = self._place(numbers[done])
+            most = bisect_right(self._ends, self._ends[first] + READ_BYTES, first + 2, len(self._ends)) - 1
+            while done < count and end < most and self._place(numbers[done]) == end:
+                end += 1
                 done += 1
-            with self._lock:
-                self._file.seek(self._ends[first])
-                lines = memoryview(self._file.read(self._bytes(first, last)))
             start = self._ends[first]
-            for place in range(first, last + 1):
-                yield _task(lines[self._ends[place] - start : self._ends[place + 1] - start])
-
-    def _bytes(self, first: int, last: int) -> int:
-        return self._ends[last + 1] - self._ends[first]
+            with self._lock:
+                self._file.seek(start)
+                lines = memoryview(self._file.read(self._ends[end] - start))
+            for one, next_one in pairwise(self._ends[first : end + 1]):
+                yield _task(lines[one - start : next_one - start])
 
 
 def _task(line: memoryview) -> Task:
     task_id, messages, payload, split, places = orjson.loads(line)
     named = {
         name: Place(turn=turn, start=first, stop=stop, before=before, after=after)
-        for name, (turn, first, stop, before, after) in places.items()
+        for name, (turn, first, stop, before, after) in (places.items() if places else ())
     }
     return Task(task_id=task_id, messages=messages, payload=payload, split=split, places=named)
 
