@@ -68,8 +68,6 @@ def test_very_many_are_in_about_as_many_parts(monkeypatch: pytest.MonkeyPatch) -
     assert len(every) == 200 and every.counts == {"a": 120, "b": 80}
     assert [len(part) for part in every] == [39, 39, 39, 3, 40, 40] == [part.num_rows for part in every.parts]
     assert [part.first_task for part in every.parts] == [0, 13, 26, 39, 0, 20]
-    with pytest.raises(IndexError):
-        every[6]
 
 
 def test_a_request_has_the_messages_ranks_seeds_and_keys_of_its_rows() -> None:

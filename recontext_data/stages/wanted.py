@@ -34,10 +34,11 @@ HELD = 8
 """Parts that stay in memory, so that a build of a few thousand needs no file."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Tasks of one pool that stand together, and the rows in which what is wanted of them begins and ends."""
+    """Tasks of one pool that stand together, and the rows that what is wanted of them takes."""
 
+    number: int
     pool: int
     first_task: int
     first_row: int
@@ -45,12 +46,12 @@ class Part:
 
 
 class Wanted:
-    """Every completion wanted, by pool, task and k; in memory are one part of it and the first few.
+    """Every completion wanted, by pool, task and k. In memory are the first few parts and, once asked for, `index`.
 
     A key is the hash of the rendered messages, of `drawn` (the policy's identity and the sampling parameters), the seed and
     k; nothing in it depends on names, order or place. Tasks with the same prompt share its replies, as the same content.
 
-    Iterating gives tables with candidate_id, task_id, generation_context, role, k, seed and reply_key.
+    Iterating gives its parts, tables with candidate_id, task_id, generation_context, role, k, seed and reply_key.
 
     Raises:
         StoreError: the folder for temporary files is full.
@@ -60,39 +61,38 @@ class Wanted:
         self.counts = {pool.name: pool.n * len(tasks) for pool in pools if tasks}
         """Completions by generation context."""
         self.parts: list[Part] = []
-        self._held: list[pl.DataFrame] = []
+        self._held: dict[int, pl.DataFrame] = {}
         self._spill = Spill()
         size = max(CHUNK, -(-len(self) // PARTS))
-        first_row = 0
         for number, pool in enumerate(pools):
             step, rest = max(1, size // pool.n), iter(tasks)
             for start in range(0, len(tasks), step):
                 rows = _Columns(pool, drawn=drawn, seed=seed)
                 for task in islice(rest, step):
                     rows.add(task.task_id, render(task, pool.context, name=pool.name, how=how))
-                self._add(rows.table())
-                self.parts.append(Part(number, start, first_row, len(rows)))
-                first_row += len(rows)
+                self._add(rows.table(), pool=number, first_task=start)
 
-    def _add(self, table: "pl.DataFrame") -> None:
-        if len(self._held) < HELD:
-            self._held.append(table)
+    def _add(self, table: "pl.DataFrame", *, pool: int, first_task: int) -> None:
+        last = self.parts[-1] if self.parts else None
+        first_row = last.first_row + last.num_rows if last else 0
+        part = Part(number=len(self.parts), pool=pool, first_task=first_task, first_row=first_row, num_rows=len(table))
+        self.parts.append(part)
+        if part.number < HELD:
+            self._held[part.number] = table
         else:
-            self._spill.add(len(self.parts), table)
+            self._spill.add(part.number, table)
 
     def __len__(self) -> int:
         return sum(self.counts.values())
 
     def __iter__(self) -> "Iterator[pl.DataFrame]":
-        return (self[number] for number in range(len(self.parts)))
+        return map(self.rows, self.parts)
 
-    def __getitem__(self, number: int) -> "pl.DataFrame":
+    def rows(self, part: Part) -> "pl.DataFrame":
         """A part of the table."""
-        if number < len(self._held):
-            return self._held[number]
-        table = self._spill.read(number)
-        if table is None:
-            raise IndexError(number)
+        table = self._held.get(part.number)
+        table = self._spill.read(part.number) if table is None else table
+        assert table is not None, "every part was put somewhere"
         return table
 
     @cached_property
@@ -129,9 +129,6 @@ class _Columns:
         self._ids: list[str] = []
         self._seeds: list[int] = []
         self._keys: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self._keys)
 
     def add(self, task_id: str, messages: Messages) -> None:
         """All completions of one task.
@@ -207,12 +204,12 @@ class Requests:
         return self._len
 
     def __iter__(self) -> Iterator[Request]:
-        for number, part in enumerate(self._wanted.parts):
+        for part in self._wanted.parts:
             missing = self._of(part)
             if not missing.any():
                 continue
             pool = self._pools[part.pool]
-            rows = self._wanted[number].select("k", "seed", "reply_key").with_row_index("row").filter(missing)
+            rows = self._wanted.rows(part).select("k", "seed", "reply_key").with_row_index("row").filter(missing)
             for place, some in groupby(rows.iter_rows(), key=lambda row, n=pool.n: row[0] // n):  # type: ignore[misc]
                 _, ks, seeds, keys = zip(*some, strict=True)
                 messages = render(self._tasks[part.first_task + place], pool.context, name=pool.name, how=self._how)

@@ -1,7 +1,9 @@
 """Writing files so that a reader sees the old one or the new one, never half of one."""
 
 import hashlib
+import io
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,20 @@ def writing(place: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise StoreError(f"{place}: cannot be written: {error.strerror or error}; what was there is still there") from error
+
+
+def nameless() -> io.FileIO:
+    """An unbuffered file in the folder for temporary files that nobody else can open; it goes with its holder.
+
+    Raises:
+        StoreError: there is no such folder, or it is full.
+    """
+    try:
+        folder = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise StoreError(f"{error.strerror}: set TMPDIR to a folder that can be written") from None
+    with writing(folder):
+        return tempfile.TemporaryFile(buffering=0)
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

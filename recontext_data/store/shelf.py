@@ -16,7 +16,7 @@ from typing import Self, overload
 import orjson
 
 from recontext_data.records import Place, Task
-from recontext_data.store.files import writing
+from recontext_data.store.files import nameless, writing
 
 READ_BYTES = 2**18
 """Of tasks that lie behind each other, read from the file at once; one that is longer is read alone."""
@@ -26,7 +26,7 @@ class Shelf(Sequence[Task]):
     """Tasks in the order in which they were put here, or in the one that `picked` gives. Several threads may read."""
 
     def __init__(self, tasks: Iterable[Task] = ()) -> None:
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as long as the shelf
+        self._file = nameless()
         self._folder = Path(tempfile.gettempdir())
         self._lock = Lock()
         self._ends = array("Q", [0])

@@ -6,7 +6,7 @@ from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recontext_data.store.files import writing
+from recontext_data.store.files import nameless, writing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -16,7 +16,8 @@ class Spill:
     """For each number, the rows that were put there, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as long as the spill
+        self._file: io.FileIO | None = None
+        """Opened when something is first put there: most plans never need it."""
         self._end = 0
         self._pieces: dict[int, array[int]] = {}
         """Starts and lengths in turn; pairs of Python integers take ten times the memory."""
@@ -27,20 +28,24 @@ class Spill:
         Raises:
             StoreError: the folder for temporary files is full.
         """
+        self._file = self._file or nameless()
         encoded = io.BytesIO()
         frame.write_ipc(encoded)
         rest = encoded.getbuffer()
-        self._pieces.setdefault(number, array("Q")).extend((self._end, len(rest)))
+        length = len(rest)
         with writing(Path(tempfile.gettempdir())):
             self._file.seek(self._end)
             while rest:
-                written = self._file.write(rest)
-                rest, self._end = rest[written:], self._end + written
+                rest = rest[self._file.write(rest) :]
+        self._pieces.setdefault(number, array("Q")).extend((self._end, length))
+        self._end += length
 
     def read(self, number: int) -> "pl.DataFrame | None":
         """The rows that are there; None where none were put."""
         import polars as pl
 
+        if self._file is None:
+            return None
         frames = []
         pieces = self._pieces.get(number, array("Q"))
         for start, length in zip(pieces[::2], pieces[1::2], strict=True):
