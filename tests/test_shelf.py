@@ -13,7 +13,7 @@ from recontext_data.environments.code_mc import to_task
 from recontext_data.environments.problems import ProblemFile
 from recontext_data.errors import StoreError
 from recontext_data.records import Place, Task, content_hash, hash_of_list
-from recontext_data.store.shelf import READ_BYTES, ById, Shelf
+from recontext_data.store.shelf import READ_BYTES, WRITE_BYTES, ById, Shelf, some_of
 from tests.helpers import BANK, files_of_at_most
 
 JSON = st.recursive(
@@ -108,6 +108,17 @@ def test_fifty_megabytes_of_tasks_take_two() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are those of POSIX")
 def test_a_full_disk_is_said_in_one_line() -> None:
     shelf = Shelf([task(1)])
-    with files_of_at_most(4096), pytest.raises(StoreError, match=f"^{tempfile.gettempdir()}: cannot be written"):
-        shelf.add(task(2, "x" * 10_000))
-    assert list(shelf) == [task(1)]
+    big = task(2, "x" * WRITE_BYTES)
+    with files_of_at_most(4096):
+        with pytest.raises(StoreError, match=f"^{tempfile.gettempdir()}: cannot be written"):
+            shelf.add(big)
+        with pytest.raises(StoreError, match=f"^{tempfile.gettempdir()}: cannot be written"):
+            shelf[0]  # nothing is given as if the disk had taken all
+    assert list(shelf) == [task(1), big], "there is room again"
+
+
+def test_some_are_read_between_two_numbers() -> None:
+    tasks = list(map(task, range(9)))
+    for some in (tasks, Shelf(tasks), Shelf(tasks[::-1]).picked(range(8, -1, -1))):
+        assert list(some_of(some, 2, 5)) == tasks[2:5] and list(some_of(some, 7, 99)) == tasks[7:]
+        assert list(some_of(some, 3, 3)) == []

@@ -17,6 +17,7 @@ from recontext_data.contexts import render
 from recontext_data.placing import PLAIN, How
 from recontext_data.records import Messages, Request, Sampling, Task
 from recontext_data.store.key_index import KeyIndex
+from recontext_data.store.shelf import some_of
 from recontext_data.store.spill import Spill
 
 if TYPE_CHECKING:
@@ -210,9 +211,11 @@ class Requests:
                 continue
             pool = self._pools[part.pool]
             rows = self._wanted.rows(part).select("k", "seed", "reply_key").with_row_index("row").filter(missing)
+            tasks = enumerate(some_of(self._tasks, part.first_task, part.first_task + part.num_rows // pool.n))
             for place, some in groupby(rows.iter_rows(), key=lambda row, n=pool.n: row[0] // n):  # type: ignore[misc]
                 _, ks, seeds, keys = zip(*some, strict=True)
-                messages = render(self._tasks[part.first_task + place], pool.context, name=pool.name, how=self._how)
+                task = next(task for number, task in tasks if number == place)
+                messages = render(task, pool.context, name=pool.name, how=self._how)
                 yield Request(messages=messages, sampling=self._sampling, ks=ks, seeds=seeds, keys=keys, tag=pool.name)
 
     def _of(self, part: Part) -> "pl.Series":

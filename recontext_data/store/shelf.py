@@ -21,6 +21,9 @@ from recontext_data.store.files import nameless, writing
 READ_BYTES = 2**18
 """Of tasks that lie behind each other, read from the file at once; one that is longer is read alone."""
 
+WRITE_BYTES = 2**16
+"""Of tasks that are written at once; until then they wait in memory."""
+
 
 class Shelf(Sequence[Task]):
     """Tasks in the order in which they were put here, or in the one that `picked` gives. Several threads may read."""
@@ -30,6 +33,8 @@ class Shelf(Sequence[Task]):
         self._folder = Path(tempfile.gettempdir())
         self._lock = Lock()
         self._ends = array("Q", [0])
+        self._waiting: list[bytes] = []
+        self._written = 0
         self._order: array[int] | None = None
         for task in tasks:
             self.add(task)
@@ -38,22 +43,35 @@ class Shelf(Sequence[Task]):
         """Puts a task at the end.
 
         Raises:
-            StoreError: the folder for temporary files is full.
+            StoreError: the folder for temporary files is full; it may also come from the next reading.
         """
         assert self._order is None, "a picked shelf is done"
         places = {name: [one.turn, one.start, one.stop, one.before, one.after] for name, one in task.places.items()}
         line = orjson.dumps([task.task_id, task.messages, task.payload, task.split, places], default=dict)
-        with self._lock, writing(self._folder):
-            self._file.seek(self._ends[-1])
-            rest = memoryview(line)
+        with self._lock:
+            self._waiting.append(line)
+            self._ends.append(self._ends[-1] + len(line))
+            if self._ends[-1] - self._written >= WRITE_BYTES:
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Writes what waits; whoever calls holds the lock."""
+        if not self._waiting:
+            return
+        rest = memoryview(b"".join(self._waiting))
+        with writing(self._folder):
+            self._file.seek(self._written)
             while rest:
                 rest = rest[self._file.write(rest) :]
-        self._ends.append(self._ends[-1] + len(line))
+        self._waiting.clear()
+        self._written = self._ends[-1]
 
     def picked(self, numbers: Iterable[int]) -> Self:
         """The same tasks, those with these numbers, in this order; the file is shared."""
+        with self._lock:
+            self._catch_up()
         picked = object.__new__(type(self))
-        picked._file, picked._lock, picked._ends = self._file, self._lock, self._ends
+        picked._file, picked._lock, picked._ends, picked._waiting = self._file, self._lock, self._ends, []
         picked._order = array("Q", (self._place(number) for number in numbers))
         return picked
 
@@ -75,6 +93,10 @@ class Shelf(Sequence[Task]):
     def __iter__(self) -> Iterator[Task]:
         return self._read(range(len(self)))
 
+    def between(self, start: int, stop: int) -> Iterator[Task]:
+        """The tasks with these numbers, read some at a time; a slice is a list of all."""
+        return self._read(range(start, min(stop, len(self))))
+
     def _place(self, number: int) -> int:
         return number if self._order is None else self._order[number]
 
@@ -89,10 +111,16 @@ class Shelf(Sequence[Task]):
                 done += 1
             start = self._ends[first]
             with self._lock:
+                self._catch_up()
                 self._file.seek(start)
                 lines = memoryview(self._file.read(self._ends[end] - start))
             for one, next_one in pairwise(self._ends[first : end + 1]):
                 yield _task(lines[one - start : next_one - start])
+
+
+def some_of(tasks: Sequence[Task], start: int, stop: int) -> Iterator[Task]:
+    """The tasks with these numbers, without a list of them where they lie on disk."""
+    return tasks.between(start, stop) if isinstance(tasks, Shelf) else iter(tasks[start:stop])
 
 
 def _task(line: memoryview) -> Task:
