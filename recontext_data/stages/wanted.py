@@ -31,8 +31,8 @@ CHUNK = 512
 PARTS = 256
 """Parts at most, about; what is looked up is sorted by them, and each costs the machinery for a table."""
 
-HELD = 8
-"""Parts that stay in memory, so that a build of a few thousand needs no file."""
+HELD = 16
+"""Parts that stay in memory, so that a build of a few thousand, or one model's of an evaluation, needs no file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,12 +28,18 @@ def nameless() -> io.FileIO:
     Raises:
         StoreError: there is no such folder, or it is full.
     """
-    try:
-        folder = Path(tempfile.gettempdir())
-    except FileNotFoundError as error:
-        raise StoreError(f"{error.strerror}: set TMPDIR to a folder that can be written") from None
-    with writing(folder):
+    with setting_aside():
         return tempfile.TemporaryFile(buffering=0)
+
+
+@contextmanager
+def setting_aside() -> Iterator[None]:
+    """As `writing`, for the folder for temporary files, which few people know that they have."""
+    try:
+        yield
+    except OSError as error:
+        folder, why = tempfile.tempdir or "any folder", error.strerror or error  # it is set once one was found
+        raise StoreError(f"temporary files cannot be written to {folder} ({why}): make room there or set TMPDIR") from error
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:

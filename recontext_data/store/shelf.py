@@ -4,19 +4,17 @@ A task may carry hundreds of hidden tests, and a build needs one task at a time:
 each. A task comes back as its JSON has it, as it stands in a run's tasks.parquet, so what was a tuple is a list.
 """
 
-import tempfile
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
-from pathlib import Path
 from threading import Lock
 from typing import Self, overload
 
 import orjson
 
 from recontext_data.records import Place, Task
-from recontext_data.store.files import nameless, writing
+from recontext_data.store.files import nameless, setting_aside
 
 READ_BYTES = 2**18
 """Of tasks that lie behind each other, read from the file at once; one that is longer is read alone."""
@@ -30,7 +28,6 @@ class Shelf(Sequence[Task]):
 
     def __init__(self, tasks: Iterable[Task] = ()) -> None:
         self._file = nameless()
-        self._folder = Path(tempfile.gettempdir())
         self._lock = Lock()
         self._ends = array("Q", [0])
         self._waiting: list[bytes] = []
@@ -59,7 +56,7 @@ class Shelf(Sequence[Task]):
         if not self._waiting:
             return
         rest = memoryview(b"".join(self._waiting))
-        with writing(self._folder):
+        with setting_aside():
             self._file.seek(self._written)
             while rest:
                 rest = rest[self._file.write(rest) :]

@@ -1,12 +1,10 @@
 """Tables that wait on disk, by number, in a file that has no name and goes with its holder."""
 
 import io
-import tempfile
 from array import array
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recontext_data.store.files import nameless, writing
+from recontext_data.store.files import nameless, setting_aside
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,7 +31,7 @@ class Spill:
         frame.write_ipc(encoded)
         rest = encoded.getbuffer()
         length = len(rest)
-        with writing(Path(tempfile.gettempdir())):
+        with setting_aside():
             self._file.seek(self._end)
             while rest:
                 rest = rest[self._file.write(rest) :]
