@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -210,10 +211,11 @@ class Requests:
             if not missing.any():
                 continue
             pool = self._pools[part.pool]
-            rows = self._wanted.rows(part).select("k", "seed", "reply_key").with_row_index("row").filter(missing)
+            rows = self._wanted.rows(part).select("k", "seed", "reply_key").filter(missing).iter_rows()
+            placed = zip((row // pool.n for row in missing.arg_true()), rows, strict=True)
             tasks = enumerate(some_of(self._tasks, part.first_task, part.first_task + part.num_rows // pool.n))
-            for place, some in groupby(rows.iter_rows(), key=lambda row, n=pool.n: row[0] // n):  # type: ignore[misc]
-                _, ks, seeds, keys = zip(*some, strict=True)
+            for place, some in groupby(placed, key=itemgetter(0)):
+                ks, seeds, keys = zip(*(row for _, row in some), strict=True)
                 task = next(task for number, task in tasks if number == place)
                 messages = render(task, pool.context, name=pool.name, how=self._how)
                 yield Request(messages=messages, sampling=self._sampling, ks=ks, seeds=seeds, keys=keys, tag=pool.name)
