@@ -112,7 +112,7 @@ def test_more_completions_are_judged_and_the_others_are_not_again(tmp_path: Path
 
 
 def test_kill_9_while_judging_buys_nothing_twice_that_is_on_disk(tmp_path: Path) -> None:
-    with FaultServer(Bench(latency_seconds=0.05)) as server:
+    with FaultServer(Bench(latency_seconds=0.1)) as server:
         path = recipe(tmp_path / "in", server, tasks=30)
         process = start_build(f"recipe={path}", f"output={tmp_path / 'out'}")
         deadline = time.monotonic() + 60
@@ -120,7 +120,7 @@ def test_kill_9_while_judging_buys_nothing_twice_that_is_on_disk(tmp_path: Path)
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-        time.sleep(0.2)  # what was on its way has arrived
+        time.sleep(0.3)  # what was on its way has arrived
         at_kill = asked(server)
         assert 25 <= at_kill.total() < 60, "it was killed in the midst of judging"
         replies = ReplyStore(tmp_path / "out" / "replies").scan().collect()

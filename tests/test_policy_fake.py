@@ -151,16 +151,23 @@ def test_a_delay_can_be_interrupted_and_what_came_before_is_there() -> None:
     policy = FakeConfig(replies=("a",), delay_seconds=0.05).build()
     arrived: list[Reply] = []
 
-    async def collect() -> None:
-        async for reply in policy.sample([request(f"task {i}", n=1) for i in range(1000)]):
-            arrived.append(reply)
-
     async def interrupted() -> None:
-        await asyncio.wait_for(collect(), timeout=0.5)
+        second = asyncio.Event()
 
-    with pytest.raises(TimeoutError):
-        asyncio.run(interrupted())
-    assert 1 <= len(arrived) <= 10
+        async def collect() -> None:
+            async for reply in policy.sample([request(f"task {i}", n=1) for i in range(1000)]):
+                arrived.append(reply)
+                if len(arrived) == 2:
+                    second.set()
+
+        collecting = asyncio.create_task(collect())
+        await second.wait()
+        collecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await collecting
+
+    asyncio.run(interrupted())
+    assert [reply.completion for reply in arrived] == ["a", "a"]
 
 
 def test_forty_thousand_replies_are_given() -> None:

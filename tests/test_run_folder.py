@@ -3,10 +3,11 @@
 import json
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import filelock
 import polars as pl
 import pytest
 
@@ -94,8 +95,18 @@ def test_what_a_killed_build_left_is_cleared(folder: RunFolder) -> None:
     assert [path.name for path in (folder.path / "arms").iterdir()] == ["one"]
 
 
-def test_a_second_build_waits_for_the_first(folder: RunFolder) -> None:
+def test_a_second_build_waits_for_the_first(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
+    tried = threading.Event()
+
+    class Noticed(filelock.FileLock):
+        def acquire(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().acquire(*args, **kwargs)
+            finally:
+                tried.set()
+
+    monkeypatch.setattr(filelock, "FileLock", Noticed)
 
     def second() -> None:
         with folder.locked() as waited:
@@ -103,11 +114,12 @@ def test_a_second_build_waits_for_the_first(folder: RunFolder) -> None:
 
     with folder.locked() as waited:
         assert not waited
+        tried.clear()
         thread = threading.Thread(target=second)
         thread.start()
-        time.sleep(0.3)
+        assert tried.wait(timeout=60)
         order.append("first")
-    thread.join(timeout=10)
+    thread.join(timeout=60)
     assert order == ["first", "second, waited: True"]
 
 

@@ -6,13 +6,13 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recontext_data.errors import GateFailed, RecipeError
+from recontext_data.reports import progress
 from recontext_data.reports.progress import Tracker
 from recontext_data.reports.screen import Screen
 from tests import helpers, manifests
@@ -223,21 +223,37 @@ def test_threads_lose_no_counts() -> None:
     assert tracker.pace().done == 40_000
 
 
-def test_rate_and_eta_come_from_the_work() -> None:
+class Clock:
+    """Time that passes when told to, in the place of `time` in the module that counts."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_rate_and_eta_come_from_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
     tracker = Tracker("sample", 1000, unit="answers")
     assert tracker.plain() == "sample: 0/1,000 answers"
     tracker.advance(100)
-    time.sleep(0.6)
-    pace = tracker.pace()
-    assert pace.rate is not None and 100 < pace.rate <= 100 / 0.6
-    assert re.fullmatch(r"sample: 100/1,000 answers, 1\d\d\.\d/s, eta [5-9]\.\d s", tracker.plain())
+    clock.now = 0.4
+    assert tracker.pace().rate is None, "too soon to tell"
+    clock.now = 0.625
+    assert tracker.plain() == "sample: 100/1,000 answers, 160.0/s, eta 5.6 s"
+    clock.now += 10  # a stall of ten seconds is all that counts then
+    assert tracker.pace().rate == 0.0
 
 
 @pytest.mark.parametrize("width", [30, 80, 120])
-def test_the_live_line_fits_and_keeps_its_numbers(width: int) -> None:
+def test_the_live_line_fits_and_keeps_its_numbers(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
     tracker = Tracker("sample recontextualized", 1_024_000, unit="answers")
     tracker.advance(512_000, failed=12, usd=3.5)
-    time.sleep(0.55)
+    clock.now = 60.0
     line = tracker.live(width)
     assert line.cell_len <= width
     if width >= 80:
@@ -304,9 +320,10 @@ def test_a_real_pipe_gets_no_ansi_even_when_colour_is_forced(encoding: str) -> N
 
 def test_a_slow_stage_in_a_pipe_reports_every_few_seconds() -> None:
     script = (
-        "import time\nfrom recontext_data.reports.screen import Screen\n"
+        "from recontext_data.reports import progress\nfrom recontext_data.reports.screen import Screen\n"
+        "from tests.test_screen import Clock\nclock = progress.time = Clock()\n"
         "with Screen().stage('slow', 8, unit='steps') as t:\n"
-        "    for _ in range(8):\n        time.sleep(0.8)\n        t.advance()\n"
+        "    for _ in range(8):\n        clock.now += 0.8\n        t.advance()\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     lines = done.stderr.splitlines()
