@@ -76,7 +76,7 @@ class Collected:
             whole = wanted.table()
             yield whole, self._store.find(whole["reply_key"])
         else:
-            yield from zip(wanted, self._store.find_parts(self._plan.wanted.index), strict=True)
+            yield from zip(wanted, self._store.find_parts(wanted.index), strict=True)
 
     def __len__(self) -> int:
         """Candidates gone through."""

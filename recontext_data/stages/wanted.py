@@ -17,7 +17,7 @@ import orjson
 from recontext_data.contexts import render
 from recontext_data.placing import PLAIN, How
 from recontext_data.records import Messages, Request, Sampling, Task
-from recontext_data.store.key_index import KeyIndex
+from recontext_data.store.key_index import KeyIndex, no_rows
 from recontext_data.store.shelf import some_of
 from recontext_data.store.spill import Spill
 
@@ -105,11 +105,9 @@ class Wanted:
     @property
     def repeated(self) -> "pl.DataFrame":
         """The rows with the same key, see `KeyIndex.repeated`."""
-        import polars as pl
-
         # Of few keys Python tells in less memory than Polars takes for the question.
         if len(self) <= HELD * CHUNK and len({key for part in self for key in part["reply_key"]}) == len(self):
-            return pl.DataFrame(schema={"row": pl.UInt32, "group": pl.UInt32})
+            return no_rows()
         return self.index.repeated
 
     def table(self) -> "pl.DataFrame":

@@ -40,12 +40,10 @@ class KeyIndex:
     @property
     def repeated(self) -> "pl.DataFrame":
         """The rows whose key stands in the list more than once: `row`, and `group`, the same for the same key."""
-        import polars as pl
-
         same = (self._rows["head"] == self._rows["head"].shift(1)) & (self._rows["tail"] == self._rows["tail"].shift(1))
         same = same.fill_null(value=False)  # the first
         if not same.any():
-            return pl.DataFrame(schema={"row": pl.UInt32, "group": pl.UInt32})
+            return no_rows()
         is_one = same | same.shift(-1, fill_value=False)
         return self._rows.select("row", group=(~same).cum_sum()).filter(is_one)
 
@@ -60,6 +58,13 @@ class KeyIndex:
     def parts(self, rows: "pl.Series") -> "pl.Series":
         """The numbers of the parts that rows are in."""
         return self._ends.search_sorted(rows, side="right")
+
+
+def no_rows() -> "pl.DataFrame":
+    """What `KeyIndex.repeated` is where every key stands once."""
+    import polars as pl
+
+    return pl.DataFrame(schema={"row": pl.UInt32, "group": pl.UInt32})
 
 
 def _gathered(parts: "Iterable[pl.Series]", lengths: list[int]) -> "Iterator[pl.Series]":
