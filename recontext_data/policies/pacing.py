@@ -2,11 +2,14 @@
 
 Nobody says beforehand what a server bears, so `Pacer` finds out. Requests under way: up by one per answer until the first
 complaint, halved by a complaint, then up by one per round of answers. Requests per second: unlimited until the first
-status 429; from then on a rate, measured as the share of recent requests that the server let in and raised a little
-while it complains about none. Pure: time is an argument (seconds of any steady clock), nothing sleeps, nothing is sent.
+status 429; from then on a rate, measured by what the server let in (`Tally.rate`, else the share of a round's requests)
+and raised while it complains about none. Pure: time is an argument (seconds of any steady clock), nothing sleeps, nothing is
+sent.
 """
 
-from dataclasses import dataclass
+import math
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, field
 
 START = 64
 """Requests under way at first."""
@@ -20,12 +23,19 @@ FIRST_ROUNDS, LATER_ROUNDS = 0.25, 0.8
 """Seconds of sending by which a rate is judged, before and after it is settled."""
 BAD_ROUNDS = 3
 """Rounds with refusals after which a rate is settled, even if none before went well."""
-BINS = 20
+BINS = 200
 """Of a second, in which requests are counted."""
+SECONDS = 4
+"""For which their counts are kept."""
+LEAST_SPAN, MOST_SPAN = 0.75, 1.5
+"""Seconds between two moments at which a server began to let in again, by which its rate is judged: a window of one second
+and no more than that, since what a server offers and nobody asks for makes the rate look lower than it is."""
 MARGIN = 0.96
 """Of a measured rate: each request above the true one waits for as long as the server wishes."""
-LEAST_GROWTH, MOST_GROWTH = 0.01, 0.25
-"""Growth of a settled rate after a round without complaints; doubled from one such round to the next."""
+FIRST_GROWTH = 1.0
+"""Growth of a rate that is not settled after a round without complaints."""
+LEAST_GROWTH, MOST_GROWTH = 0.01, 1.0
+"""The same for a settled rate: the least after a complaint, and doubled from one round without to the next."""
 
 
 @dataclass(slots=True)
@@ -50,31 +60,49 @@ class Bucket:
 
 
 class Tally:
-    """How many requests of the last seconds were let in, by when they were sent. A request counts until it is refused."""
+    """What became of the requests of the last seconds, by when they were sent. A request is let in until it is refused."""
 
     def __init__(self) -> None:
-        self._counts = [0] * (3 * BINS)
+        self._let_in = [0] * (SECONDS * BINS)
+        self._refused = [0] * (SECONDS * BINS)
         self._last = 0
         """The bin of the latest request, counted from the clock's zero."""
 
     def sent(self, now: float) -> None:
         """A request went."""
         place = int(now * BINS)
-        for old in range(max(self._last, place - len(self._counts)) + 1, place + 1):
-            self._counts[old % len(self._counts)] = 0
+        for old in range(max(self._last, place - len(self._let_in)) + 1, place + 1):
+            self._let_in[old % len(self._let_in)] = self._refused[old % len(self._refused)] = 0
         self._last = max(self._last, place)
-        self._counts[place % len(self._counts)] += 1
+        self._let_in[place % len(self._let_in)] += 1
 
     def refused(self, sent_at: float) -> None:
         """The request sent then was refused."""
         place = int(sent_at * BINS)
-        if place > self._last - len(self._counts):
-            self._counts[place % len(self._counts)] -= 1
+        if place > self._last - len(self._let_in):
+            self._let_in[place % len(self._let_in)] -= 1
+            self._refused[place % len(self._refused)] += 1
 
-    def within(self, end: float) -> int:
-        """How many of those sent in the second before `end` were let in."""
+    def rate(self, end: float) -> float | None:
+        """Requests per second that the server bears at least, by those sent before `end`; None when they do not tell.
+
+        Whatever a server counts by, nothing is left of its allowance while it refuses. So what it let in between two
+        moments at which it began to let in again, it gave in that time: whether it gives a little all the time or sixty
+        at the start of each second, and whatever it let in at first. It may have offered more in a pause in between.
+        """
         last = min(int(end * BINS), self._last)
-        return sum(self._counts[place % len(self._counts)] for place in range(int(end * BINS) - BINS + 1, last + 1))
+        let_in, was_refused = 0, False
+        turns: list[tuple[int, int]] = []  # (bin, how many were let in before it)
+        for place in range(last - len(self._let_in) + 1, last + 1):
+            came, gone = self._let_in[place % len(self._let_in)], self._refused[place % len(self._refused)]
+            if came and was_refused:
+                turns.append((place, let_in))
+            let_in += came
+            was_refused = gone > 0 or (was_refused and not came)
+        for place, before in reversed(turns):
+            if LEAST_SPAN * BINS <= turns[-1][0] - place <= MOST_SPAN * BINS:
+                return (turns[-1][1] - before) * BINS / (turns[-1][0] - place)
+        return None
 
 
 @dataclass(slots=True)
@@ -83,14 +111,30 @@ class Round:
 
     began: float = 0.0
     ends: float = 0.0
-    sent: int = 0
+    sent: list[float] = field(default_factory=list)
+    """When each went."""
     limited: int = 0
+    first_limited: float = math.inf
+    last_limited: float = 0.0
+    """When the first and the last of those were sent that were refused."""
+
+    @property
+    def opened(self) -> bool:
+        """Whether first all were refused and then all let in: the limit was reached before, and the share says nothing."""
+        return 0 < self.limited == bisect_right(self.sent, self.last_limited)
+
+    @property
+    def closed(self) -> bool:
+        """Whether first all were let in and then, several in turn, all refused: an allowance is used up until the next."""
+        return LEAST_SENT <= self.limited == len(self.sent) - bisect_left(self.sent, self.first_limited)
 
 
 @dataclass(slots=True)
 class Door:
-    """Whether the server lets anything in at all: shut once a whole round was refused."""
+    """Whether the server lets anything in at all: shut once a whole round was refused, or all of it from some moment on."""
 
+    shut: bool = False
+    """Until the first answer to what was sent after `shut_at`."""
     shut_at: float = -1.0
     shut_until: float = 0.0
     look_at: float = 0.0
@@ -111,8 +155,10 @@ class Pacer:
         self._tokens = _per_minute(tpm)
         self._learned: Bucket | None = None
         self._settled = False
-        """Whether the learned rate has been measured, and not only guessed from the first refusals."""
-        self._growth = 1.0
+        """Whether the learned rate is near the true one, so that it grows slowly at first."""
+        self._measured = False
+        """Whether a round has said what it is: before, it is a guess from the first refusals."""
+        self._growth = FIRST_GROWTH
         self._bad_rounds = 0
         self._clean_rate = 0.0
         """The rate of the last round, if none of it was refused."""
@@ -123,6 +169,8 @@ class Pacer:
         self._answer_takes = 0.0
         self._refusal_takes = 0.0
         self._first_sent: float | None = None
+        self._warned_at = -1.0
+        """When the first refusal came."""
         self._sent = self._limited = 0
         self._tally = Tally()
 
@@ -156,8 +204,8 @@ class Pacer:
                 bucket.level -= amount
         self._door.look_at = now + self._door.look_every
         seen = self._round
-        if seen.began <= now and (now <= seen.ends or seen.sent < LEAST_SENT):
-            seen.sent += 1
+        if seen.began <= now and (now <= seen.ends or len(seen.sent) < LEAST_SENT):
+            seen.sent.append(now)
             seen.ends = max(seen.ends, now)
 
     def refund(self, tokens: float) -> None:
@@ -171,9 +219,8 @@ class Pacer:
         self._answer_takes = _mean(self._answer_takes, now - sent_at)
         wanted = self.limit + (1.0 if self._cut_at < 0 else 1.0 / self.limit)
         self.limit = min(float(self._most), max(wanted, self._needed()))
-        if self._door.shut_at <= sent_at and now < self._door.shut_until:
-            self._door.shut_until = now
-            self._begin_round(now)
+        if self._door.shut and self._door.shut_at <= sent_at:
+            self._open(now, sent_at)
 
     def limited(self, now: float, *, sent_at: float, wait: float) -> None:
         """The request sent then was refused with status 429 and the wish that it waits so many seconds."""
@@ -182,10 +229,12 @@ class Pacer:
         # Of several wishes the one that ends first: they are about one moment, and most are rounded up.
         self._opens_at = min(self._opens_at, now + wait) if now < self._opens_at else now + wait
         self._refusal_takes = _mean(self._refusal_takes, now - sent_at)
-        if self._learned is None or (sent_at < self._round.began and not self._settled):
-            self._guess(now, wait)
+        if self._learned is None or sent_at <= self._warned_at:  # later refusals are about the guessed rate
+            self._guess(now)
         if self._round.began <= sent_at <= self._round.ends:
             self._round.limited += 1
+            self._round.first_limited = min(self._round.first_limited, sent_at)
+            self._round.last_limited = max(self._round.last_limited, sent_at)
         self._cut(now, sent_at=sent_at, least=self._needed())
 
     def _needed(self) -> float:
@@ -202,12 +251,13 @@ class Pacer:
             self._cut_at = now
             self.limit = max(min(least, self.limit), self.limit / 2, 1.0)
 
-    def _guess(self, now: float, wait: float) -> None:
-        """The first rate: what was let in so far, for the time so far and the wished wait."""
+    def _guess(self, now: float) -> None:
+        """The first rate: what was let in so far, for the time until more is."""
         assert self._first_sent is not None
-        guess = (self._sent - self._limited) / max(now - self._first_sent + wait, 1e-3)
-        rate = max(guess, PROBES / max(wait, 1.0))
+        guess = (self._sent - self._limited) / max(self._opens_at - self._first_sent, 1e-3)
+        rate = max(guess, PROBES / max(self._opens_at - now, 1.0))
         if self._learned is None:
+            self._warned_at = now
             self._learned = Bucket(rate, _room(rate), 0.0, now)
         elif rate < self._learned.rate:
             self._set_rate(now, rate)
@@ -215,50 +265,58 @@ class Pacer:
         self._begin_round(now)
 
     def _judge(self, now: float) -> None:
-        """At the end of a round: a rate at which some were refused becomes the share that was not; else it grows."""
+        """At the end of a round, once what was refused of it must be known."""
         seen, bucket = self._round, self._learned
         if bucket is None or now < max(self._door.shut_until, seen.ends + 1.2 * self._refusal_takes):
             return
-        if seen.sent < LEAST_SENT:
+        if len(seen.sent) < LEAST_SENT:
             return
-        if seen.limited >= seen.sent:
+        if seen.limited >= len(seen.sent) or (not self._settled and seen.closed):
             self._shut(now)
+        elif seen.opened and not self._settled:
+            self._begin_round(now)
         else:
             self._measure(now, seen, bucket)
 
     def _measure(self, now: float, seen: Round, bucket: Bucket) -> None:
+        """A rate at which some were refused becomes what was let in; else it grows."""
+        self._measured = True
+        given = self._tally.rate(seen.ends) or 0.0
         if seen.limited:
             # What is refused before anything went well may still be the first burst's doing.
             self._bad_rounds += 1
+            # A short round in which all went well may lie within one second's allowance.
+            proved = self._clean_rate if self._settled or not given else 0.0
             self._settled = self._settled or self._clean_rate > 0 or self._bad_rounds >= BAD_ROUNDS
-            self._growth = LEAST_GROWTH if self._settled else 1.0
+            self._growth = LEAST_GROWTH if self._settled else FIRST_GROWTH
             # Half of one refusal is left out: one in a few may be mere chance. Nor below what was right a moment ago:
             # a server that lets nothing gather refuses half of what comes a little too fast.
-            share = 1.0 - (seen.limited - 0.5) / seen.sent
-            measured = max(bucket.rate * share, self._clean_rate, self._let_in(seen))
-            self._set_rate(now, MARGIN * min(bucket.rate, measured))
+            share = 1.0 - (seen.limited - 0.5) / len(seen.sent)
+            self._set_rate(now, MARGIN * max(given, min(bucket.rate, max(bucket.rate * share, proved))))
             self._clean_rate = 0.0
-        elif seen.sent > 0.8 * bucket.rate * (seen.ends - seen.began):  # a rate that nobody uses up has proved nothing
+        elif len(seen.sent) > 0.8 * bucket.rate * (seen.ends - seen.began):  # a rate that nobody uses up has proved nothing
             self._clean_rate = bucket.rate
-            self._set_rate(now, bucket.rate * (1.0 + self._growth))
-            self._growth = min(MOST_GROWTH, 2.0 * self._growth) if self._settled else 1.0
+            self._set_rate(now, max(MARGIN * given, bucket.rate * (1.0 + self._growth)))
+            self._growth = min(MOST_GROWTH, 2.0 * self._growth) if self._settled else FIRST_GROWTH
         self._begin_round(now)
-
-    def _let_in(self, seen: Round) -> float:
-        """Requests per second that were let in, as the mean over the seconds that end within a round: a server that counts by
-        whole seconds lets in all or nothing, and a shorter time would say little. 0 while the first burst is in it."""
-        assert self._first_sent is not None
-        steps = range(int((seen.ends - seen.began) * BINS) + 1)
-        ends = [seen.ends - step / BINS for step in steps]
-        counts = [self._tally.within(end) for end in ends if end - self._first_sent > 1.0 + 1.0 / BINS]
-        return sum(counts) / len(counts) if counts else 0.0
 
     def _shut(self, now: float) -> None:
         """Nothing is let in: looked at now and then, until the wished wait is over."""
         self._settled, self._growth = True, LEAST_GROWTH
         every = max(self._opens_at - now, FIRST_ROUNDS) / LOOKS
-        self._door = Door(now, self._opens_at, now + every, every)
+        self._door = Door(True, now, self._opens_at, now + every, every)
         self._begin_round(self._door.shut_until)
+
+    def _open(self, now: float, sent_at: float) -> None:
+        """The server lets in again. Where the rate is a guess, it is known now for how long what it let in first was enough."""
+        assert self._first_sent is not None and self._learned is not None
+        self._door.shut = False
+        if not self._measured:
+            rate = (self._sent - self._limited - 1) / max(sent_at - self._first_sent, 1.0)
+            self._set_rate(now, max(rate, self._learned.rate))
+        if now < self._door.shut_until:
+            self._door.shut_until = now
+            self._begin_round(now)
 
     def _set_rate(self, now: float, rate: float) -> None:
         if self._learned is not None:
