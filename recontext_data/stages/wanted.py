@@ -63,26 +63,27 @@ class Wanted:
         self.counts = {pool.name: pool.n * len(tasks) for pool in pools if tasks}
         """Completions by generation context."""
         self.parts: list[Part] = []
+        self._pools = pools
         self._held: dict[int, pl.DataFrame] = {}
         self._spill = Spill()
         size = max(CHUNK, -(-len(self) // PARTS))
         for number, pool in enumerate(pools):
             step, rest = max(1, size // pool.n), iter(tasks)
             for start in range(0, len(tasks), step):
-                rows = _Columns(pool, drawn=drawn, seed=seed)
+                draws = _Draws(pool.n, drawn=drawn, seed=seed)
                 for task in islice(rest, step):
-                    rows.add(task.task_id, render(task, pool.context, name=pool.name, how=how))
-                self._add(rows.table(), pool=number, first_task=start)
+                    draws.add(task.task_id, render(task, pool.context, name=pool.name, how=how))
+                self._add(draws.table(), pool=number, first_task=start)
 
-    def _add(self, table: "pl.DataFrame", *, pool: int, first_task: int) -> None:
+    def _add(self, draws: "pl.DataFrame", *, pool: int, first_task: int) -> None:
         last = self.parts[-1] if self.parts else None
         first_row = last.first_row + last.num_rows if last else 0
-        part = Part(number=len(self.parts), pool=pool, first_task=first_task, first_row=first_row, num_rows=len(table))
+        part = Part(number=len(self.parts), pool=pool, first_task=first_task, first_row=first_row, num_rows=len(draws))
         self.parts.append(part)
         if part.number < HELD:
-            self._held[part.number] = table
+            self._held[part.number] = draws
         else:
-            self._spill.add(part.number, table)
+            self._spill.add(part.number, draws)
 
     def __len__(self) -> int:
         return sum(self.counts.values())
@@ -92,23 +93,30 @@ class Wanted:
 
     def rows(self, part: Part) -> "pl.DataFrame":
         """A part of the table."""
-        table = self._held.get(part.number)
-        table = self._spill.read(part.number) if table is None else table
-        assert table is not None, "every part was put somewhere"
-        return table
+        return _rows(self.draws(part), self._pools[part.pool])
+
+    def draws(self, part: Part) -> "pl.DataFrame":
+        """What of its rows cannot be told from the rest: task_id, seed, reply_key. This is what waits on disk."""
+        draws = self._held.get(part.number)
+        draws = self._spill.read(part.number) if draws is None else draws
+        assert draws is not None, "every part was put somewhere"
+        return draws
 
     @cached_property
     def index(self) -> KeyIndex:
         """The keys."""
-        return KeyIndex(part["reply_key"] for part in self)
+        return KeyIndex(self.draws(part)["reply_key"] for part in self.parts)
 
     @property
     def repeated(self) -> "pl.DataFrame":
         """The rows with the same key, see `KeyIndex.repeated`."""
         # Of few keys Python tells in less memory than Polars takes for the question.
-        if len(self) <= HELD * CHUNK and len({key for part in self for key in part["reply_key"]}) == len(self):
+        if len(self) <= HELD * CHUNK and self._num_keys() == len(self):
             return no_rows()
         return self.index.repeated
+
+    def _num_keys(self) -> int:
+        return len({key for part in self.parts for key in self.draws(part)["reply_key"]})
 
     def table(self) -> "pl.DataFrame":
         """All of it, in memory."""
@@ -118,49 +126,57 @@ class Wanted:
         return pl.concat(parts)
 
 
-class _Columns:
+class _Draws:
     """What one pool wants of some tasks."""
 
-    def __init__(self, pool: "Pool", *, drawn: str, seed: int) -> None:
-        self._pool = pool
+    def __init__(self, n: int, *, drawn: str, seed: int) -> None:
+        self._n = n
         self._seed, self._drawn = b'[%d,"' % seed, b'","%s",' % drawn.encode()
-        self._ranks = [(b'",%d]' % k, b",%d]" % k, b',%s,%d,"' % (orjson.dumps(pool.name), k)) for k in range(pool.n)]
+        self._ranks = [(b'",%d]' % k, b",%d]" % k) for k in range(n)]
         self._task_ids: list[str] = []
-        self._ids: list[str] = []
         self._seeds: list[int] = []
         self._keys: list[str] = []
 
     def add(self, task_id: str, messages: Messages) -> None:
         """All completions of one task.
 
-        The four hashes are `content_hash` of the messages, and of [seed, prompt, k] (as `derive_seed` takes it), [prompt,
-        drawn, draw, k] and [task_id, pool, k, key], their JSON written by hand: a million completions go through here.
+        The hashes are `content_hash` of the messages, and of [seed, prompt, k] (as `derive_seed` takes it) and [prompt, drawn,
+        draw, k], their JSON written by hand: a million completions go through here.
         """
         sha256 = hashlib.sha256
         prompt = sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)).hexdigest().encode()
-        seed_stem, key_stem, id_stem = self._seed + prompt, b'["' + prompt + self._drawn, b"[" + orjson.dumps(task_id)
-        for seed_tail, key_tail, id_middle in self._ranks:
+        seed_stem, key_stem = self._seed + prompt, b'["' + prompt + self._drawn
+        for seed_tail, key_tail in self._ranks:
             draw = int.from_bytes(sha256(seed_stem + seed_tail).digest()[:8], "big") >> 1
-            key = sha256(key_stem + str(draw).encode() + key_tail).hexdigest()
             self._seeds.append(draw)
-            self._keys.append(key)
-            self._ids.append(sha256(id_stem + id_middle + key.encode() + b'"]').hexdigest()[:24])
-        self._task_ids += [task_id] * self._pool.n
+            self._keys.append(sha256(b"%b%d%b" % (key_stem, draw, key_tail)).hexdigest())
+        self._task_ids += [task_id] * self._n
 
     def table(self) -> "pl.DataFrame":
         import polars as pl
 
-        count = len(self._keys)
-        columns: dict[str, Any] = {
-            "candidate_id": self._ids,
-            "task_id": self._task_ids,
-            "generation_context": [self._pool.name] * count,
-            "role": [self._pool.role] * count,
-            "k": list(range(self._pool.n)) * (count // self._pool.n),
-            "seed": self._seeds,
-            "reply_key": self._keys,
-        }
-        return pl.DataFrame(columns, schema=_schema())
+        columns = {"task_id": self._task_ids, "seed": self._seeds, "reply_key": self._keys}
+        return pl.DataFrame(columns, schema={name: _schema()[name] for name in columns})
+
+
+def _rows(draws: "pl.DataFrame", pool: "Pool") -> "pl.DataFrame":
+    """The draws of a pool with what follows from them; an id is `content_hash` of [task_id, pool, k, key], as in `_Draws`."""
+    import polars as pl
+
+    count, sha256 = len(draws), hashlib.sha256
+    middles = [b",%b,%d," % (orjson.dumps(pool.name), k) for k in range(pool.n)] * (count // pool.n)
+    named = zip(draws["task_id"], middles, draws["reply_key"], strict=True)
+    ids = [sha256(b'[%b%b"%b"]' % (orjson.dumps(task_id), middle, key.encode())).hexdigest() for task_id, middle, key in named]
+    columns: dict[str, Any] = {
+        "candidate_id": [name[:24] for name in ids],
+        "task_id": draws["task_id"],
+        "generation_context": [pool.name] * count,
+        "role": [pool.role] * count,
+        "k": list(range(pool.n)) * (count // pool.n),
+        "seed": draws["seed"],
+        "reply_key": draws["reply_key"],
+    }
+    return pl.DataFrame(columns, schema=_schema())
 
 
 def _schema() -> "dict[str, type[pl.DataType]]":
@@ -209,11 +225,12 @@ class Requests:
             if not missing.any():
                 continue
             pool = self._pools[part.pool]
-            rows = self._wanted.rows(part).select("k", "seed", "reply_key").filter(missing).iter_rows()
-            placed = zip((row // pool.n for row in missing.arg_true()), rows, strict=True)
+            rows = missing.arg_true()
+            draws = self._wanted.draws(part).select("seed", "reply_key").filter(missing).iter_rows()
+            placed = ((row // pool.n, row % pool.n, *draw) for row, draw in zip(rows, draws, strict=True))
             tasks = enumerate(some_of(self._tasks, part.first_task, part.first_task + part.num_rows // pool.n))
             for place, some in groupby(placed, key=itemgetter(0)):
-                ks, seeds, keys = zip(*(row for _, row in some), strict=True)
+                _, ks, seeds, keys = zip(*some, strict=True)
                 task = next(task for number, task in tasks if number == place)
                 messages = render(task, pool.context, name=pool.name, how=self._how)
                 yield Request(messages=messages, sampling=self._sampling, ks=ks, seeds=seeds, keys=keys, tag=pool.name)
