@@ -1,8 +1,10 @@
 """What sampling from an OpenAI-compatible server costs beside the least that it can cost, and that nothing gets lost.
 
-    python -m benchmarks.sampling               all of it, about six minutes
+    python -m benchmarks.sampling               all of it, about fifteen minutes; 1 where a part ended with an error
     python -m benchmarks.sampling wire          wall, CPU and memory beside a raw aiohttp loop (repeat=5 for better numbers)
     python -m benchmarks.sampling memory n limit faults poison
+    python -m benchmarks.sampling kills store prefix     benchmarks of their own: kill -9, a million replies, shared prompts
+    python -m benchmarks.sampling holds         tests: nine changes to a recipe, full disks, a planted key
 
 Each measured process is a child of this one, from its start to its end, imports included; CPU and memory are what the
 kernel says of it when it ends. The server is tests/fault_server.py in a process of its own, fresh for each measure.
@@ -12,7 +14,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,12 +80,12 @@ def child(who: str, base_url: str, num: int, n: int = 1) -> Cost:
     return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, orjson.loads(said))
 
 
-def main(arguments: list[str]) -> None:
-    """Prints one line per measure, each beside its reference."""
+def main(arguments: list[str]) -> int:
+    """Prints one line per measure, each beside its reference; 1 if one that is a program of its own ended with an error."""
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     chosen = [argument for argument in arguments if "=" not in argument] or list(MEASURES)
-    for name in chosen:
-        MEASURES[name](int(options.get("repeat", 3)))
+    ended = [MEASURES[name](int(options.get("repeat", 3))) for name in chosen]
+    return int(any(ended))
 
 
 def wire(repeat: int) -> None:
@@ -167,7 +169,33 @@ def poison(repeat: int) -> None:
     print(f"poison {cost.said['replies']:,} of 2,000 and {len(cost.said['failures'])} failures (of 10 poisoned), each: {words}")
 
 
-MEASURES = {"wire": wire, "memory": memory, "n": several, "limit": limit, "faults": faults, "poison": poison}
+def program(*words: str) -> Callable[[int], int]:
+    """A measure that is a program of its own: prints what that prints, gives its exit code."""
+
+    def run(repeat: int) -> int:
+        import subprocess
+
+        print(f"== {' '.join(words)}", flush=True)
+        return subprocess.run([sys.executable, "-m", *words], cwd=ROOT, check=False).returncode
+
+    return run
+
+
+HELD = ("tests/test_cache_probe.py", "tests/test_full_disk.py", "tests/test_paid_once.py")
+"""What is a yes or no and no figure: what each of nine changes asks for again, full disks, a planted key."""
+
+MEASURES: dict[str, Callable[[int], int | None]] = {
+    "wire": wire,
+    "memory": memory,
+    "n": several,
+    "limit": limit,
+    "faults": faults,
+    "poison": poison,
+    "kills": program("benchmarks.kills"),
+    "store": program("benchmarks.store"),
+    "prefix": program("benchmarks.prefix"),
+    "holds": program("pytest", "-v", "--no-header", "-p", "no:cacheprovider", *HELD),
+}
 
 
 def prompts(num: int) -> Iterator[Any]:
@@ -244,4 +272,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         child_main(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
     else:
-        main(sys.argv[1:])
+        sys.exit(main(sys.argv[1:]))
