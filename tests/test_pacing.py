@@ -43,6 +43,17 @@ class Limiter:
         return 0.0
 
 
+class Changing:
+    """A limiter that becomes another one after five seconds."""
+
+    def __init__(self, first: Limiter, then: Limiter) -> None:
+        self._first, self._then = first, then
+        then.level = 0.0
+
+    def wait(self, now: float) -> float:
+        return (self._first if now < 5.0 else self._then).wait(now)
+
+
 @dataclass
 class Outcome:
     seconds: float
@@ -64,7 +75,7 @@ class Wire:
     """At most, for each of the others."""
 
 
-def run(pacer: Pacer, limiter: Limiter | None, *, num: int, wire: Wire, max_concurrency: int = 256) -> Outcome:
+def run(pacer: Pacer, limiter: Limiter | Changing | None, *, num: int, wire: Wire, max_concurrency: int = 256) -> Outcome:
     """Sends `num` requests as the policy does: who is refused waits for as long as is wished, in whole seconds."""
     order = itertools.count()
     events: list[tuple[float, int, str, float]] = []  # (when, tie, what, sent at)
@@ -202,6 +213,18 @@ def test_the_rate_is_found_wherever_it_is(rate: int) -> None:
     outcome = run(pacer, Limiter(rate, max(1, rate / 10)), num=30 * rate, wire=Wire(latency=0.1))
     assert outcome.seconds < 1.15 * 30
     assert pacer.rate == pytest.approx(rate, rel=0.15)
+
+
+@pytest.mark.parametrize("window", [False, True])
+@pytest.mark.parametrize(("before", "after", "most"), [(60, 20, 17.0), (200, 20, 20.0), (20, 60, 20.0), (20, 200, 24.0)])
+def test_a_rate_that_changes_is_found_again(window: bool, before: int, after: int, most: float) -> None:
+    for phase in range(20):
+        random.seed(phase)
+        limiters = [Limiter(rate, max(5, rate / 6), window, phase / 20) for rate in (before, after)]
+        wire = Wire(latency=0.1, refusal=0.01, jitter=0.005)
+        outcome = run(Pacer(max_concurrency=256), Changing(*limiters), num=5 * before + 10 * after, wire=wire)
+        assert outcome.seconds < most  # of fifteen, if the new rate were known at once
+        assert outcome.refused < 5 * before + 10 * after
 
 
 def test_without_complaints_all_slots_are_used() -> None:

@@ -30,6 +30,8 @@ SECONDS = 4
 LEAST_SPAN, MOST_SPAN = 0.75, 1.5
 """Seconds between two moments at which a server began to let in again, by which its rate is judged: a window of one second
 and no more than that, since what a server offers and nobody asks for makes the rate look lower than it is."""
+LEAST_SHARE = 0.3
+"""Of a rate that is kept whatever one round says: one in which an allowance ended at once would say that nothing is let in."""
 MARGIN = 0.96
 """Of a measured rate: each request above the true one waits for as long as the server wishes."""
 FIRST_GROWTH = 1.0
@@ -291,7 +293,7 @@ class Pacer:
             self._growth = LEAST_GROWTH if self._settled else FIRST_GROWTH
             # Half of one refusal is left out: one in a few may be mere chance. Nor below what was right a moment ago:
             # a server that lets nothing gather refuses half of what comes a little too fast.
-            share = 1.0 - (seen.limited - 0.5) / len(seen.sent)
+            share = max(LEAST_SHARE, 1.0 - (seen.limited - 0.5) / len(seen.sent))
             self._set_rate(now, MARGIN * max(given, min(bucket.rate, max(bucket.rate * share, proved))))
             self._clean_rate = 0.0
         elif len(seen.sent) > 0.8 * bucket.rate * (seen.ends - seen.began):  # a rate that nobody uses up has proved nothing
