@@ -73,9 +73,10 @@ def _is_true(page: Any, expression: str) -> bool:
     try:
         return bool(page.evaluate(expression))
     except Error as error:
-        if "navigation" not in str(error):
+        # On its way to another page, or half there: what is asked for has not been read yet. `until` asks again.
+        if "navigation" not in str(error) and "properties of null" not in str(error):
             raise
-        return False  # the page is on its way to another; ask again when it is there
+        return False
 
 
 def labels(run: Path) -> list[tuple[str, str, str, str]]:
