@@ -162,12 +162,18 @@ def test_whole_seconds_cost_a_tenth_however_long_refusals_and_connections_take(
     assert max(refused) < 800  # a rate that looked well within one second is tried for one more
 
 
-def test_slow_refusals_do_not_lower_a_guess_again_and_again() -> None:
+def after_a_burst(*, let_in: int, refused: int, at: float, wait: float) -> Pacer:
+    """A pacer that has sent so many requests at second 0 and is told of the refusals at `at`."""
     pacer = Pacer(max_concurrency=256)
-    for _ in range(70):
+    for _ in range(let_in + refused):
         pacer.sent(0.0)
-    for _ in range(10):
-        pacer.limited(0.1, sent_at=0.0, wait=1.0)
+    for _ in range(refused):
+        pacer.limited(at, sent_at=0.0, wait=wait)
+    return pacer
+
+
+def test_slow_refusals_do_not_lower_a_guess_again_and_again() -> None:
+    pacer = after_a_burst(let_in=60, refused=10, at=0.1, wait=1.0)
     first = pacer.rate
     assert first == pytest.approx(60 / 1.1)
     for i in range(20):  # each is sent before the one before it is known to be refused
@@ -267,11 +273,7 @@ def test_a_strained_server_gets_half_once_per_round_trip() -> None:
 
 
 def test_a_shut_door_is_looked_at_and_not_run_into() -> None:
-    pacer = Pacer(max_concurrency=64)
-    for _ in range(40):
-        pacer.sent(0.0)
-    for _ in range(40):
-        pacer.limited(0.01, sent_at=0.0, wait=20.0)
+    pacer = after_a_burst(let_in=0, refused=40, at=0.01, wait=20.0)
     now, looks = 0.01, 0
     while (now := now + pacer.wait(now)) < 20.0:
         pacer.sent(now)
@@ -281,11 +283,7 @@ def test_a_shut_door_is_looked_at_and_not_run_into() -> None:
 
 
 def test_an_open_door_is_noticed_before_the_wish_is_over() -> None:
-    pacer = Pacer(max_concurrency=64)
-    for _ in range(40):
-        pacer.sent(0.0)
-    for _ in range(30):
-        pacer.limited(0.01, sent_at=0.0, wait=20.0)
+    pacer = after_a_burst(let_in=10, refused=30, at=0.01, wait=20.0)
     look = 0.01 + pacer.wait(0.01)
     assert look < 2.5
     pacer.sent(look)

@@ -294,7 +294,7 @@ class Pacer:
             # Half of one refusal is left out: one in a few may be mere chance. Nor below what was right a moment ago:
             # a server that lets nothing gather refuses half of what comes a little too fast.
             share = max(LEAST_SHARE, 1.0 - (seen.limited - 0.5) / len(seen.sent))
-            self._set_rate(now, MARGIN * max(given, min(bucket.rate, max(bucket.rate * share, proved))))
+            self._set_rate(now, MARGIN * max(given, bucket.rate * share, proved))
             self._clean_rate = 0.0
         elif len(seen.sent) > 0.8 * bucket.rate * (seen.ends - seen.began):  # a rate that nobody uses up has proved nothing
             self._clean_rate = bucket.rate
