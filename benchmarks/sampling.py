@@ -81,9 +81,15 @@ def child(who: str, base_url: str, num: int, n: int = 1) -> Cost:
 
 
 def main(arguments: list[str]) -> int:
-    """Prints one line per measure, each beside its reference; 1 if one that is a program of its own ended with an error."""
+    """Prints one line per measure, each beside its reference.
+
+    Returns 1 if one that is a program of its own ended with an error, 2 for a wrong name.
+    """
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     chosen = [argument for argument in arguments if "=" not in argument] or list(MEASURES)
+    if wrong := [name for name in chosen if name not in MEASURES] + [name for name in options if name != "repeat"]:
+        print(f"{wrong[0]}: no such measure or option; there are {', '.join(MEASURES)} and repeat=NUMBER", file=sys.stderr)
+        return 2
     ended = [MEASURES[name](int(options.get("repeat", 3))) for name in chosen]
     return int(any(ended))
 
