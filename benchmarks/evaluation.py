@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))  # for tests/, which are no part of the package
 
-from recontext_data.records import uniform  # noqa: E402
+from recontext_data.core.records import uniform  # noqa: E402
 from recontext_data.reports.evaluation import render_evaluation  # noqa: E402
 from tests import evaluation_world as world  # noqa: E402
 

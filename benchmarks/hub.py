@@ -31,7 +31,7 @@ BATCH = 5_000
 READ = """
 import json, sys
 from datasets import load_dataset
-from recontext_data.publishing.hub_fingerprint import Fingerprint
+from recontext_data.publishing.hub.fingerprint import Fingerprint
 found = {}
 for arm in sys.argv[2:]:
     for name, rows in load_dataset(sys.argv[1], arm).items():

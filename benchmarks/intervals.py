@@ -16,12 +16,12 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from recontext_data.evaluation.bootstrap import pigeonhole
-from recontext_data.evaluation.intervals import paired_difference, paired_outcomes, rate
-from recontext_data.evaluation.power import Design, Noise, power
-from recontext_data.evaluation.simulation import simulate
-from recontext_data.evaluation.statistics import Difference, Interval, holm, wilson
-from recontext_data.evaluation.student import quantile
+from recontext_data.stats.bootstrap import pigeonhole
+from recontext_data.stats.intervals import paired_difference, paired_outcomes, rate
+from recontext_data.stats.power import Design, Noise, power
+from recontext_data.stats.simulation import simulate
+from recontext_data.stats.statistics import Difference, Interval, holm, wilson
+from recontext_data.stats.student import quantile
 
 Floats = NDArray[np.float64]
 Limits = tuple[float, float]

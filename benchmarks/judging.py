@@ -19,12 +19,12 @@ def main() -> None:
     """Prints the seconds of both."""
     import polars as pl
 
+    from recontext_data.core.records import Task
     from recontext_data.judges.base import AnyJudge
     from recontext_data.judges.derived import NoiseJudge, ThresholdJudge, WeightedJudge
     from recontext_data.judges.length import LengthJudge
     from recontext_data.judges.pattern import PatternJudge
-    from recontext_data.records import Task
-    from recontext_data.stages.judge import judge
+    from recontext_data.pipeline.judge import judge
 
     texts = [f"I looked at {i}. " * 20 + ("It passes every test." if i % 3 else "It is right.") for i in range(ROWS)]
     ids = [f"c{i}" for i in range(ROWS)]

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))  # for tests/, which are no part of the package
 
-from recontext_data.records import content_hash  # noqa: E402
+from recontext_data.core.records import content_hash  # noqa: E402
 from recontext_data.store.replies import ReplyStore  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.fault_server import Faults, FaultServer  # noqa: E402

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from recontext_data.policies.decoding import Row, decode
-from recontext_data.records import Sampling
+from recontext_data.core.records import SamplingParams
+from recontext_data.policies.local.decoding import DecodingRow, decode
 
 DEFAULTS = {"n": 16, "prompt": 512, "tokens": 32, "repeats": 5, "threads": 1}
 AIM = 2.5
@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> None:
     print(f"{millions:.1f}M parameters, {options['prompt']}-token prompt, n={n}, {tokens} tokens, {options['threads']} threads")
 
     def ours() -> None:
-        rows = [Row(prompt=0, seed=seed, limit=tokens) for seed in range(n)]
-        decode(model, prompt.tolist(), rows=rows, sampling=Sampling(), stop=(set(), threading.Event()))
+        rows = [DecodingRow(prompt=0, seed=seed, limit=tokens) for seed in range(n)]
+        decode(model, prompt.tolist(), rows=rows, sampling=SamplingParams(), stop=(set(), threading.Event()))
         assert all(len(row.tokens) == tokens for row in rows)
 
     def theirs() -> None:

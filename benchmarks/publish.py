@@ -27,12 +27,12 @@ ARM = "standard.default-default"
 
 def check_rows(output: Path) -> dict[str, float]:
     """Checks and writes the run's training rows."""
-    from recontext_data.publishing.openai_files import Preflight
-    from recontext_data.publishing.preflight import Limits
     from recontext_data.publishing.runs import open_run
+    from recontext_data.publishing.services.openai_files import Preflight
+    from recontext_data.publishing.services.preflight import RowLimits
     from recontext_data.publishing.sources import RunSource
 
-    source, preflight = RunSource(open_run("small", output=output)), Preflight(Limits())
+    source, preflight = RunSource(open_run("small", output=output)), Preflight(RowLimits())
     began, cpu = time.monotonic(), time.process_time()
     examples = source.examples(ARM, "train", method="sft")
     file = asyncio.run(preflight.write(examples, arm=ARM, split="train", folder=output / "files"))
@@ -42,11 +42,11 @@ def check_rows(output: Path) -> dict[str, float]:
 
 def send_parts(output: Path, base_url: str) -> dict[str, float]:
     """Sends <output>/large.jsonl in parts."""
-    from recontext_data.publishing.ledger import Ledger
-    from recontext_data.publishing.openai_api import Server
-    from recontext_data.publishing.openai_config import Endpoint
-    from recontext_data.publishing.openai_files import DataFile
-    from recontext_data.publishing.openai_upload import Uploader
+    from recontext_data.publishing.services.ledger import Ledger
+    from recontext_data.publishing.services.openai_api import Server
+    from recontext_data.publishing.services.openai_config import Endpoint
+    from recontext_data.publishing.services.openai_files import DataFile
+    from recontext_data.publishing.services.openai_upload import Uploader
 
     path = output / "large.jsonl"
     with path.open("rb") as handle:

@@ -237,20 +237,20 @@ async def our_child(base_url: str, num: int, n: int) -> dict[str, Any]:
     import tempfile
 
     import recontext_data.cli  # noqa: F401 - it sets Polars' allocator, as in every command
-    from recontext_data.policies.openai_chat import OpenAIConfig
-    from recontext_data.records import Sampling, Task
+    from recontext_data.core.records import SamplingParams, Task
+    from recontext_data.pipeline import sample
+    from recontext_data.pipeline.purchase import buy
+    from recontext_data.policies.openai.chat import OpenAIConfig
     from recontext_data.reports.screen import Screen
-    from recontext_data.stages import sample
-    from recontext_data.stages.buying import buy
     from recontext_data.store.replies import ReplyStore
     from recontext_data.store.run_folder import RunFolder
-    from recontext_data.store.shelf import Shelf
+    from recontext_data.store.task_file import TaskFile
 
-    tasks = Shelf(Task(task_id=f"t{i}", messages=turns, payload={}, split="train") for i, turns in enumerate(prompts(num)))
+    tasks = TaskFile(Task(task_id=f"t{i}", messages=turns, payload={}, split="train") for i, turns in enumerate(prompts(num)))
     policy = OpenAIConfig(model="m", base_url=base_url, api_key_env="", max_concurrency=CONCURRENCY).build()
     pools = [sample.Pool(name="default", context=None, n=n, role="arms")]
     with tempfile.TemporaryDirectory() as folder, ReplyStore(Path(folder) / "replies") as store:
-        plan = sample.plan(tasks, pools, sampling=Sampling(), seed=0, identity=dict(policy.identity), store=store)
+        plan = sample.plan(tasks, pools, sampling=SamplingParams(), seed=0, identity=dict(policy.identity), store=store)
         with Screen().stage("sample", num * n, unit="completions") as tracker:
             failures = await buy(plan.requests, policy=policy, store=store, tracker=tracker, max_failures=num)
         await policy.close()

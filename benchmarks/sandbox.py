@@ -23,7 +23,7 @@ from typing import Any
 from recontext_data.environments import humaneval, mbpp
 from recontext_data.environments.forge import call_of, source_of
 from recontext_data.environments.problems import Problem
-from recontext_data.sandbox import Job, Sandbox, open_sandbox
+from recontext_data.sandbox import Sandbox, SandboxJob, open_sandbox
 
 TIMEOUT_SECONDS = 60.0
 AIM = 120
@@ -75,7 +75,7 @@ def _cpu_seconds() -> float:
 def check(problems: Sequence[Problem], sandbox: Sandbox) -> list[bool]:
     """Whether each reference passes all its tests; values are compared here, in a process that ran none of it."""
     jobs = [
-        Job(
+        SandboxJob(
             source=source_of(problem, problem.reference),
             calls=[call_of(problem, test) for test in problem.hidden_tests],
             timeout_seconds=TIMEOUT_SECONDS,

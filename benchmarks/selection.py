@@ -35,7 +35,7 @@ def run(text: str, target: Path) -> None:
     """Runs a query into a Parquet file."""
     import duckdb
 
-    from recontext_data.stages.select import limits
+    from recontext_data.pipeline.select import limits
 
     with tempfile.TemporaryDirectory() as spill, duckdb.connect(config=limits(spill)) as connection:
         connection.sql("SET preserve_insertion_order = false")
@@ -47,7 +47,7 @@ def run(text: str, target: Path) -> None:
 
 def child(which: str, source: Path, target: Path) -> None:
     """One measurement, in a process of its own."""
-    from recontext_data.selection import Select, query
+    from recontext_data.config.selection import Select, query
 
     config = Select(keep="best", n=N, drop_truncated=True, veto={"refusal": ["refused"]})
     table = f"read_parquet('{source}')"

@@ -73,17 +73,17 @@ def missing(folder: Path, total: int) -> tuple[float, str]:
 
 def plan(folder: Path, total: int, *, n: int = 16) -> tuple[float, str]:
     """What a build does with it: lists `total` completions (n a prompt), hashes their keys, finds what is missing."""
-    from recontext_data.records import Sampling, Task
-    from recontext_data.stages import sample
+    from recontext_data.core.records import SamplingParams, Task
+    from recontext_data.pipeline import sample
     from recontext_data.store.replies import ReplyStore
-    from recontext_data.store.shelf import Shelf
+    from recontext_data.store.task_file import TaskFile
 
     texts = ({"role": "user", "content": f"{'x' * CHARACTERS} {i}"} for i in range(total // n))
-    tasks = Shelf(Task(task_id=f"t{i}", messages=[turn], payload={}, split="train") for i, turn in enumerate(texts))  # type: ignore[list-item]
+    tasks = TaskFile(Task(task_id=f"t{i}", messages=[turn], payload={}, split="train") for i, turn in enumerate(texts))  # type: ignore[list-item]
     pools = [sample.Pool(name="default", context=None, n=n, role="arms")]
     start = time.perf_counter()
     with ReplyStore(folder) as store:
-        made = sample.plan(tasks, pools, sampling=Sampling(), seed=0, identity={"kind": "x"}, store=store)
+        made = sample.plan(tasks, pools, sampling=SamplingParams(), seed=0, identity={"kind": "x"}, store=store)
         found = len(made.wanted) - made.requests.num_completions
     seconds = time.perf_counter() - start
     return seconds, f"{len(made.wanted):,} wanted, {found:,} found, {len(made.requests):,} requests"
@@ -132,7 +132,7 @@ def count(folder: Path, total: int) -> tuple[float, str]:
 
 def append(folder: Path, total: int) -> tuple[float, str]:
     """Appending in groups of 256, each synced, sealed at the end and on the way."""
-    from recontext_data.records import Reply
+    from recontext_data.core.records import Reply
     from recontext_data.store.replies import ReplyStore
 
     text = "word " * (CHARACTERS // 5)

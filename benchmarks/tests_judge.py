@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from recontext_data.core.records import Candidate, Task
 from recontext_data.environments.base import gold
 from recontext_data.environments.code_tests import CodeTests
 from recontext_data.judges.tests import ExecutedTests
-from recontext_data.records import Candidate, Task
 
 TIMEOUT_SECONDS = 60.0
 """As the forge gives a reference: a busy machine must not decide."""

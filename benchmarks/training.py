@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recontext_data.resources import shipped
+from recontext_data.config.training import Training
+from recontext_data.core.resources import shipped
 from recontext_data.training.base import base_from
-from recontext_data.training.config import Training
 from recontext_data.training.device import has_cuda
 from recontext_data.training.libraries import quiet
-from recontext_data.training.preparing import Job, make_trainer, read_data
+from recontext_data.training.preparing import TrainingJob, make_trainer, read_data
 
 WARM_UP = 2
 """Steps that are not counted: memory is found and kernels are chosen in them."""
@@ -110,7 +110,7 @@ def _ours(options: dict[str, str]) -> tuple[Any, str]:
         extra={"max_steps": int(options["steps"]), "gradient_checkpointing": cuda},
     )
     base = base_from(options["model"])
-    job = Job(
+    job = TrainingJob(
         recipe="", arm="", contexts=("", ""), seed=0, dataset=folder / "arm", target=folder / "ours", base=base, config=config
     )
     model, tokenizer = load_for_training(base, config), base.tokenizer()

@@ -81,7 +81,7 @@ class StoredTasks(Mapping[str, Any]):
         self._group, self._texts = -1, list[str]()
 
     def __getitem__(self, task_id: str) -> Any:
-        from recontext_data.records import Task
+        from recontext_data.core.records import Task
 
         number = int(task_id.removeprefix("bench/"))
         group = bisect.bisect_right(self._ends, number)
@@ -107,9 +107,9 @@ def read_input(folder: Path) -> tuple[Any, Any, Any]:
     import numpy as np
     import pyarrow.parquet as pq
 
-    from recontext_data.contexts import Context
-    from recontext_data.stages.kept import Part, StoredRows, Tables
-    from recontext_data.stages.recontextualize import ArmPlan
+    from recontext_data.contexts.context import Context
+    from recontext_data.pipeline.recontextualize import ArmPlan
+    from recontext_data.pipeline.selected_rows import ArmPart, ParquetSelectedRows, Tables
 
     rows = pq.read_metadata(folder / "candidates.parquet").num_rows
     tasks = StoredTasks(folder / "tasks.parquet")
@@ -122,9 +122,9 @@ def read_input(folder: Path) -> tuple[Any, Any, Any]:
         training_context=Context(stance="permits", system=NEW_TEXT),
         n=rows // len(tasks),
     )
-    kept = StoredRows(
+    kept = ParquetSelectedRows(
         run=Tables(folder, rows),
-        parts=[Part(np.arange(rows, dtype=np.uint32))],
+        parts=[ArmPart(np.arange(rows, dtype=np.uint32))],
         judges=["choice"],
         selecting=0,
         n=arm.n,
@@ -135,21 +135,23 @@ def read_input(folder: Path) -> tuple[Any, Any, Any]:
 
 def rebuild(folder: Path) -> None:
     """The arm's stage as a build runs it: prompts rendered, gates, the Arrow dataset in two splits."""
-    from recontext_data.gates import Gates
-    from recontext_data.recipe import Export
-    from recontext_data.stages.export import Terms, export
-    from recontext_data.stages.gating import ArmGates
+    from recontext_data.config.recipe import Export
+    from recontext_data.gates.rules import Gates
+    from recontext_data.pipeline.arm_gates import ArmGates
+    from recontext_data.pipeline.export import ExportSettings, export
 
     kept, arm, tasks = read_input(folder)
-    done = export(kept, folder / "arm", arm=arm, tasks=tasks, gates=ArmGates(arm, Gates()), terms=Terms(Export(), "f" * 64))
+    done = export(
+        kept, folder / "arm", arm=arm, tasks=tasks, gates=ArmGates(arm, Gates()), terms=ExportSettings(Export(), "f" * 64)
+    )
     print(json.dumps({"rows": done.rows, "gates": [[gate["gate"], gate["violations"]] for gate in done.gates]}))
 
 
 def rewritten(folder: Path) -> None:
     """The rewriting alone, without gates: what `datasets.map` does beside it, with the columns that it leaves as they are."""
-    from recontext_data.stages.recontextualize import batches, training_table
+    from recontext_data.core.tables import TRAINING_ROWS, arrow_schema
+    from recontext_data.pipeline.recontextualize import batches, training_table
     from recontext_data.store.arrow_dataset import SplitWriter
-    from recontext_data.tables import TRAINING_ROWS, arrow_schema
 
     kept, arm, tasks = read_input(folder)
     start, cpu = time.perf_counter(), time.process_time()

@@ -5,15 +5,15 @@ The verbs are commands (`recontext build recipe=code_mc`); the names below are t
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from recontext_data.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from recontext_data.contexts import Context, render
-    from recontext_data.errors import RecontextError
-    from recontext_data.loading import load
+    from recontext_data.config.loading import load
+    from recontext_data.config.recipe import Recipe
+    from recontext_data.contexts.context import Context, render
+    from recontext_data.core.errors import RecontextError
+    from recontext_data.core.records import Candidate, Judgement, Reply, Request, Task
     from recontext_data.policies.fake import FakePolicy
-    from recontext_data.recipe import Recipe
-    from recontext_data.records import Candidate, Judgement, Reply, Request, Task
 
 _HOMES = {
     "Candidate": "records",

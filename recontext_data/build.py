@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from recontext_data.cli import HELP_RECIPE, Arguments, guarded, parse
 
 if TYPE_CHECKING:
-    from recontext_data.loading import Loaded
+    from recontext_data.config.loading import Loaded
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -24,13 +24,13 @@ def _main(words: Sequence[str]) -> int:
         return _help(arguments)
     if arguments.recipe is None:
         if arguments.overrides:
-            from recontext_data.errors import RecipeError
+            from recontext_data.core.errors import RecipeError
 
             raise RecipeError(
                 f"recipe: missing beside {arguments.overrides[0]!r}; write recipe=NAME or recipe=path/to/mine.yaml"
             )
         return _list_recipes()
-    from recontext_data.loading import load
+    from recontext_data.config.loading import load
 
     return build(load(arguments.recipe, arguments.overrides), arguments, command=_command(words))
 
@@ -47,9 +47,9 @@ def build(loaded: "Loaded", arguments: Arguments, *, command: str) -> int:
     Raises:
         RecontextError: of any kind; nothing that was paid for is lost.
     """
+    from recontext_data.pipeline.build import build as build_run
+    from recontext_data.pipeline.preparation import forecast, prepared
     from recontext_data.reports.screen import Screen
-    from recontext_data.stages.pipeline import build as build_run
-    from recontext_data.stages.prepared import forecast, prepared
     from recontext_data.store.replies import ReplyStore
     from recontext_data.store.run_folder import require_writable
 
@@ -70,7 +70,7 @@ def _list_recipes() -> int:
 
     import yaml
 
-    from recontext_data.loading import shipped_recipes
+    from recontext_data.config.loading import shipped_recipes
 
     width = max(60, min(shutil.get_terminal_size().columns, 120))
     print("recipes (recontext build recipe=NAME; or a path to your own YAML file):\n")
@@ -85,12 +85,12 @@ def _list_recipes() -> int:
 def _help(arguments: Arguments) -> int:
     if arguments.recipe is None and not arguments.overrides:
         # Nothing in it depends on this command, so it is written beforehand: loading the types takes a quarter of a second.
-        from recontext_data.resources import shipped
+        from recontext_data.core.resources import shipped
 
         print(shipped("recipes/help.txt").read_text(encoding="utf-8"), end="")
         return 0
-    from recontext_data.loading import load
-    from recontext_data.options import build_help
+    from recontext_data.config.help import build_help
+    from recontext_data.config.loading import load
 
     print(build_help(load(arguments.recipe or HELP_RECIPE, arguments.overrides)), end="")
     return 0

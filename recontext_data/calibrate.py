@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recontext_data.cli import RUN_OPTIONS, Arguments, guarded, parse
-from recontext_data.errors import RecipeError
+from recontext_data.core.errors import RecipeError
 
 OWN = {
     "judge": ("text", "the name of a judge of the recipe; without a recipe a shipped rubric's name, or the path of one"),
@@ -64,10 +64,10 @@ def calibrate(arguments: Arguments, own: dict[str, str]) -> int:
     """
     from recontext_data.evaluation import measuring
     from recontext_data.evaluation.labels import read_labels
+    from recontext_data.pipeline.judge_client import JudgeClient
+    from recontext_data.pipeline.judge_forecast import require_askable
+    from recontext_data.pipeline.judge_models import policies_of
     from recontext_data.reports.screen import Screen
-    from recontext_data.stages.asking import PaidCounsel
-    from recontext_data.stages.judge_forecast import require_askable
-    from recontext_data.stages.judge_models import policies_of
     from recontext_data.store.calibrations import write
     from recontext_data.store.run_folder import require_writable
 
@@ -79,7 +79,7 @@ def calibrate(arguments: Arguments, own: dict[str, str]) -> int:
     require_askable(bench.judges, list(labels.tasks.values()))
     policies = policies_of(bench.judges, state=output / "replies" / "batches")
     with _store(output, is_dry=arguments.dry_run) as store:
-        counsel = PaidCounsel(policies, store=store, limits=bench.limits, prices=bench.prices, screen=screen)
+        counsel = JudgeClient(policies, store=store, limits=bench.limits, prices=bench.prices, screen=screen)
         if arguments.dry_run:
             measuring.forecast(bench, labels, counsel, screen)
             return 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recontext_data.errors import RecipeError, RecontextError, did_you_mean
+from recontext_data.core.errors import RecipeError, RecontextError, did_you_mean
 from recontext_data.reports import modes
 
 # Pydantic looks for plugins by reading every installed package's metadata, a tenth of a second where there are many; one

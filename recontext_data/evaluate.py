@@ -16,19 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.browser import show
 from recontext_data.cli import Arguments, flag, guarded, parse
-from recontext_data.errors import RecipeError
-from recontext_data.loading import Loaded, load
+from recontext_data.config.loading import Loaded, load
+from recontext_data.core.browser import show
+from recontext_data.core.errors import RecipeError
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from recontext_data.core.records import Task
     from recontext_data.environments.base import TaskSet
     from recontext_data.evaluation.models import Model
-    from recontext_data.records import Task
+    from recontext_data.pipeline.preparation import Prepared
     from recontext_data.reports.screen import Screen
-    from recontext_data.stages.prepared import Prepared
     from recontext_data.store.replies import ReplyStore
     from recontext_data.store.run_folder import RunFolder
 
@@ -52,7 +52,7 @@ def _main(words: Sequence[str]) -> int:
     if models != Path(models).name:
         raise RecipeError(f"models={models}: is no folder of the run; give the name that train was given, without its path")
     if arguments.help:
-        from recontext_data.options import verb_help
+        from recontext_data.config.help import verb_help
 
         return verb_help("evaluate", arguments, section="evaluation", own=OWN)
     if arguments.recipe is None:
@@ -91,14 +91,14 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", co
     """
     from recontext_data.reports.screen import Screen
     from recontext_data.store.replies import ReplyStore
-    from recontext_data.store.run_folder import taken_back
+    from recontext_data.store.run_folder import remove_empty_on_error
 
     screen = Screen()
     what = _settled(loaded, arguments, models, screen)
     if arguments.dry_run:
         return _dry_run(what, arguments.output, screen)
     with (
-        taken_back(arguments.output, what.run.path),
+        remove_empty_on_error(arguments.output, what.run.path),
         what.run.locked(),
         ReplyStore(arguments.output / "replies") as store,
     ):
@@ -113,10 +113,10 @@ def evaluate(loaded: Loaded, arguments: Arguments, *, models: str = "models", co
 def _settled(loaded: Loaded, arguments: Arguments, models: str, screen: "Screen") -> Measurement:
     """Everything that can be refused is refused here, before a model is asked."""
     from recontext_data.evaluation.instructions import ifeval_prompts
-    from recontext_data.evaluation.models import Place, models_to_measure, remarks
+    from recontext_data.evaluation.models import ModelsFolder, models_to_measure, remarks
     from recontext_data.evaluation.tasks import measured_tasks, require_measurable
-    from recontext_data.stages.gating import held_out
-    from recontext_data.stages.prepared import prepared
+    from recontext_data.pipeline.arm_gates import held_out
+    from recontext_data.pipeline.preparation import prepared
     from recontext_data.store.run_folder import RunFolder, require_writable
 
     recipe, output = loaded.recipe, arguments.output
@@ -127,7 +127,9 @@ def _settled(loaded: Loaded, arguments: Arguments, models: str, screen: "Screen"
     run = RunFolder(output, recipe=loaded.name, fingerprint=job.fingerprint)
     trained_on = list(job.by_id.values())
     tasks = held_out(measured_tasks(recipe, output=output), trained=trained_on, gates=recipe.gates, screen=screen)
-    measured = models_to_measure(job, tasks, place=Place(run=run.path, folder=models, state=output / "replies" / "batches"))
+    measured = models_to_measure(
+        job, tasks, place=ModelsFolder(run=run.path, folder=models, state=output / "replies" / "batches")
+    )
     remarks(measured, job, screen=screen, folder=run.path / models)
     return Measurement(job=job, run=run, models=measured, tasks=tasks, prompts=prompts)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.cli import Arguments, guarded, parse
-from recontext_data.errors import RecipeError
-from recontext_data.loading import load
+from recontext_data.config.loading import load
+from recontext_data.core.errors import RecipeError
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
@@ -38,7 +38,7 @@ def _main(words: Sequence[str]) -> int:
     arguments = parse([f"rounds.count={word[7:]}" if word.startswith("rounds=") else word for word in words])
     workers, models = _own(arguments)
     if arguments.help:
-        from recontext_data.options import verb_help
+        from recontext_data.config.help import verb_help
 
         return verb_help("iterate", arguments, section="rounds", own=OPTIONS)
     if arguments.recipe is None:
@@ -73,7 +73,7 @@ def iterate(arguments: Arguments, *, workers: int, models: str, words: Sequence[
     Raises:
         RecontextError: of any kind; what is finished stays, and the same command continues.
     """
-    from recontext_data.iteration import rounds
+    from recontext_data.experiments import rounds
     from recontext_data.reports.screen import Screen
     from recontext_data.store.run_folder import require_writable
     from recontext_data.training.arguments import check_extra, micro_batch, num_processes
@@ -114,7 +114,7 @@ def _dry_run(name: str, recipe: Any) -> int:
 
 
 def _closing(facts: Mapping[str, Any], folder: Path, screen: "Screen") -> None:
-    from recontext_data.iteration.page import table
+    from recontext_data.experiments.rounds_page import table
 
     screen.table(*table(facts, intervals=False))
     print(f"\nrounds    {folder / 'rounds.json'}\nreport    {folder / 'report.html'}")

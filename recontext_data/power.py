@@ -10,10 +10,10 @@ from math import isfinite
 from textwrap import wrap
 
 from recontext_data.cli import HELP, guarded
-from recontext_data.errors import RecipeError, did_you_mean
-from recontext_data.evaluation.power import Design, Noise, detectable, power, treated_rate
-from recontext_data.evaluation.statistics import ONE_SEED
+from recontext_data.core.errors import RecipeError, did_you_mean
 from recontext_data.reports import modes
+from recontext_data.stats.power import Design, Noise, detectable, power, treated_rate
+from recontext_data.stats.statistics import ONE_SEED
 
 OPTIONS = {
     "base": ("number", "the rate of misbehaviour without the treatment, 0..1; required"),

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from recontext_data.cli import Arguments, guarded, parse
-from recontext_data.errors import RecipeError
-from recontext_data.loading import Loaded, load
+from recontext_data.config.loading import Loaded, load
+from recontext_data.core.errors import RecipeError
 
 EXAMPLES = ("integer", "tasks to show, drawn by seeded hash; 2 unless set")
 MOST = 50
@@ -36,7 +36,7 @@ def _main(words: Sequence[str]) -> int:
             rest.append(word)
     arguments.overrides = rest
     if arguments.help:
-        from recontext_data.options import verb_help
+        from recontext_data.config.help import verb_help
 
         return verb_help("preview", arguments, section="rendering", own={"examples": EXAMPLES})
     if arguments.recipe is None:
@@ -56,9 +56,9 @@ def preview(loaded: Loaded, arguments: Arguments, *, examples: int) -> int:
     Raises:
         RecontextError: what is wrong with the recipe, as a build would say it.
     """
+    from recontext_data.pipeline.preparation import forecast, prepared
     from recontext_data.reports.preview import page, show
     from recontext_data.reports.screen import Screen
-    from recontext_data.stages.prepared import forecast, prepared
     from recontext_data.store.files import replace_file, writing
     from recontext_data.store.replies import ReplyStore
     from recontext_data.store.run_folder import require_writable
@@ -83,8 +83,8 @@ def preview(loaded: Loaded, arguments: Arguments, *, examples: int) -> int:
 
 def prompts(job: Any, *, examples: int) -> dict[str, Any]:
     """What is shown: every context on the chosen tasks, and every arm's two prompts on the first of its own."""
-    from recontext_data.arms import context_or_none
-    from recontext_data.contexts import NONE, render
+    from recontext_data.contexts.arms import context_or_none
+    from recontext_data.contexts.context import NONE, render
     from recontext_data.environments.base import chosen
 
     recipe = job.recipe

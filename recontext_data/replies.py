@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.cli import HELP, Arguments, guarded, parse
-from recontext_data.errors import RecipeError, did_you_mean
+from recontext_data.core.errors import RecipeError, did_you_mean
 from recontext_data.reports import modes
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from recontext_data.records import Sampling
-    from recontext_data.stages.prepared import Prepared
+    from recontext_data.core.records import SamplingParams
+    from recontext_data.pipeline.preparation import Prepared
     from recontext_data.store.replies import ReplyStore
 
 SHOWN = 8
@@ -180,15 +180,15 @@ class _Wanted:
     """A recipe's plan beside the store."""
 
     job: "Prepared"
-    sampling: "Sampling"
+    sampling: "SamplingParams"
     rows: "pl.DataFrame"
     """The plan's rows, with `there`."""
 
     def asked(self, row: dict[str, Any]) -> dict[str, Any]:
         """What goes into the key of one row."""
-        from recontext_data.contexts import render
-        from recontext_data.records import content_hash
-        from recontext_data.stages.buying import asked_for
+        from recontext_data.contexts.context import render
+        from recontext_data.core.records import content_hash
+        from recontext_data.pipeline.purchase import asked_for
 
         contexts = {pool.name: pool.context for pool in self.job.pools}
         name = row["generation_context"]
@@ -225,10 +225,10 @@ def _wanted(arguments: Arguments, store: "ReplyStore") -> _Wanted:
     """Plans the recipe as a build does; nothing is sampled."""
     import polars as pl
 
-    from recontext_data.loading import load
-    from recontext_data.records import Sampling
-    from recontext_data.stages.prepared import plan as plan_of
-    from recontext_data.stages.prepared import prepared
+    from recontext_data.config.loading import load
+    from recontext_data.core.records import SamplingParams
+    from recontext_data.pipeline.preparation import plan as plan_of
+    from recontext_data.pipeline.preparation import prepared
 
     assert arguments.recipe is not None
     loaded = load(arguments.recipe, arguments.overrides)
@@ -237,7 +237,7 @@ def _wanted(arguments: Arguments, store: "ReplyStore") -> _Wanted:
     plan = plan_of(job, store)
     missing = [key for request in plan.requests for key in request.keys]
     rows = plan.wanted.table().with_columns(there=~pl.col("reply_key").is_in(missing))
-    sampling = Sampling(temperature=sampler.temperature, top_p=sampler.top_p, max_tokens=sampler.max_tokens)
+    sampling = SamplingParams(temperature=sampler.temperature, top_p=sampler.top_p, max_tokens=sampler.max_tokens)
     return _Wanted(job, sampling, rows)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recontext_data.cli import HELP, guarded
-from recontext_data.errors import RecipeError, did_you_mean
+from recontext_data.core.errors import RecipeError, did_you_mean
 from recontext_data.reports import modes
 
 OPTIONS = {

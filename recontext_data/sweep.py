@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recontext_data.cli import RUN_OPTIONS, Arguments, guarded, parse, seed_list
-from recontext_data.errors import PolicyError, RecipeError
+from recontext_data.core.errors import PolicyError, RecipeError
 
 if TYPE_CHECKING:
-    from recontext_data.sweeps.points import Point
+    from recontext_data.experiments.sweep_points import Point
 
 OPTIONS = {
     "over": (
@@ -34,7 +34,7 @@ OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SweepOptions:
     """What the verb's own options say."""
 
     over: str | None = None
@@ -67,7 +67,7 @@ def _help() -> int:
     return 0
 
 
-def _take_out(arguments: Arguments) -> Wanted:
+def _take_out(arguments: Arguments) -> SweepOptions:
     """The verb's own options, taken out of the overrides."""
     found: dict[str, str] = {}
     rest = []
@@ -84,18 +84,18 @@ def _take_out(arguments: Arguments) -> Wanted:
     if not workers.isdigit() or int(workers) < 1:
         raise RecipeError(f"workers={workers}: will not do; write a number from 1")
     seeds = seed_list(found["seeds"]) if "seeds" in found else []
-    return Wanted(found.get("over"), seeds, workers, found.get("print") == "true")
+    return SweepOptions(found.get("over"), seeds, workers, found.get("print") == "true")
 
 
-def sweep(arguments: Arguments, wanted: Wanted, *, words: Sequence[str]) -> int:
+def sweep(arguments: Arguments, wanted: SweepOptions, *, words: Sequence[str]) -> int:
     """Runs or prints all points, and reports what was found. `words`: the command line, for the report.
 
     Raises:
         RecontextError: of any kind; finished points stay, and the same command continues.
     """
-    from recontext_data.loading import find_recipe
-    from recontext_data.records import content_hash
-    from recontext_data.sweeps.points import points_of, read_over
+    from recontext_data.config.loading import find_recipe
+    from recontext_data.core.records import content_hash
+    from recontext_data.experiments.sweep_points import points_of, read_over
 
     assert arguments.recipe is not None and wanted.over is not None
     over = read_over(wanted.over)
@@ -159,8 +159,8 @@ def _run(point: "Point", path: Path, output: Path, *, workers: str) -> None:
 
 
 def _report(points: "Sequence[Point]", folder: Path, output: Path, *, command: str, recipe: str) -> int:
+    from recontext_data.experiments import sweep_report as report
     from recontext_data.reports.screen import Screen
-    from recontext_data.sweeps import report
 
     facts = report.collect(points, output=output, command=command, recipe=recipe)
     report.write(folder, facts)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.cli import Arguments, guarded, parse, seed_list
-from recontext_data.errors import RecipeError, did_you_mean
-from recontext_data.loading import Loaded, load
+from recontext_data.config.loading import Loaded, load
+from recontext_data.core.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
-    from recontext_data.training.preparing import Job
+    from recontext_data.training.preparing import TrainingJob
 
 OPTIONS = {
     "arms": (
@@ -57,7 +57,7 @@ def _main(words: Sequence[str]) -> int:
     given = parse(words)
     arguments, chosen = take_out(given)
     if arguments.help:
-        from recontext_data.options import verb_help
+        from recontext_data.config.help import verb_help
 
         return verb_help("train", arguments, section="training", own=OPTIONS)
     if arguments.recipe is None:
@@ -141,8 +141,8 @@ def _with_seeds(loaded: Loaded, chosen: Chosen) -> Loaded:
         return loaded
     from pydantic import ValidationError
 
-    from recontext_data.loading import describe
-    from recontext_data.training.config import Training
+    from recontext_data.config.loading import describe
+    from recontext_data.config.training import Training
 
     tree = loaded.recipe.training.model_dump() | {"seeds": list(chosen.seeds)}
     try:
@@ -154,7 +154,7 @@ def _with_seeds(loaded: Loaded, chosen: Chosen) -> Loaded:
 
 def _wanted_arms(loaded: Loaded, names: Sequence[str]) -> list[str]:
     """The folders of the arms that are asked for, in the recipe's order."""
-    from recontext_data.arms import folder_name
+    from recontext_data.contexts.arms import folder_name
 
     recipe = loaded.recipe
     folders = {folder_name(arm, recipe.contexts): arm for arm in recipe.arms}
@@ -173,8 +173,8 @@ def _wanted_arms(loaded: Loaded, names: Sequence[str]) -> list[str]:
 
 def _built(loaded: Loaded, arguments: Arguments, screen: "Screen") -> tuple[Path, Mapping[str, Any] | None]:
     """The run's folder and manifest; builds what is not there. In a `dry_run` the manifest may be None."""
-    from recontext_data.stages.pipeline import build
-    from recontext_data.stages.prepared import prepared
+    from recontext_data.pipeline.build import build
+    from recontext_data.pipeline.preparation import prepared
     from recontext_data.store.run_folder import RunFolder
     from recontext_data.training.arguments import is_main, num_processes
 
@@ -191,7 +191,7 @@ def _built(loaded: Loaded, arguments: Arguments, screen: "Screen") -> tuple[Path
     return run.path, run.manifest()
 
 
-def _jobs(loaded: Loaded, run: Path, manifest: Mapping[str, Any], *, wanted: Sequence[str], models: str) -> "list[Job]":
+def _jobs(loaded: Loaded, run: Path, manifest: Mapping[str, Any], *, wanted: Sequence[str], models: str) -> "list[TrainingJob]":
     from recontext_data.training.base import find_base
     from recontext_data.training.jobs import job_of
 
@@ -203,7 +203,7 @@ def _jobs(loaded: Loaded, run: Path, manifest: Mapping[str, Any], *, wanted: Seq
     ]
 
 
-def _dry_run(jobs: "Sequence[Job]", screen: "Screen") -> int:
+def _dry_run(jobs: "Sequence[TrainingJob]", screen: "Screen") -> int:
     from recontext_data.training.models import is_finished
 
     there = [is_finished(job.target, job.request()) for job in jobs]
@@ -222,7 +222,9 @@ def _dry_run(jobs: "Sequence[Job]", screen: "Screen") -> int:
     return 0
 
 
-def _report(jobs: "Sequence[Job]", run: Path, manifest: Mapping[str, Any], *, models: str, words: Sequence[str]) -> Path:
+def _report(
+    jobs: "Sequence[TrainingJob]", run: Path, manifest: Mapping[str, Any], *, models: str, words: Sequence[str]
+) -> Path:
     """The page about every model that is there by now, whoever trained it."""
     import shlex
 
@@ -239,7 +241,7 @@ def _report(jobs: "Sequence[Job]", run: Path, manifest: Mapping[str, Any], *, mo
         return write_report(found, folder=folder, command=command)
 
 
-def _closing(jobs: "Sequence[Job]", records: Sequence[Mapping[str, Any]], report: Path, screen: "Screen") -> None:
+def _closing(jobs: "Sequence[TrainingJob]", records: Sequence[Mapping[str, Any]], report: Path, screen: "Screen") -> None:
     from recontext_data.training.watching import closing_table
 
     folder, skipped = jobs[0].target.parents[1], len(jobs) - len(records)

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recontext_data.browser import show
 from recontext_data.cli import HELP, guarded
-from recontext_data.errors import RecipeError, SetupError, did_you_mean
+from recontext_data.core.browser import show
+from recontext_data.core.errors import RecipeError, SetupError, did_you_mean
 from recontext_data.reports import modes
 
 if TYPE_CHECKING:
     import socket
 
-    from recontext_data.viewer.runs import Run
+    from recontext_data.viewer.runs import RunTables
 
 OPTIONS = {
     "run": ("text", "a recipe (its newest run), recipe/fingerprint, or the path of a run's folder; all runs unless set"),
@@ -102,7 +102,7 @@ def serve(output: Path, run: str | None, *, port: int, reviewer: str, opens: boo
     return 0
 
 
-def _is_large(run: "Run") -> bool:
+def _is_large(run: "RunTables") -> bool:
     """Whether opening it takes more than a moment."""
     return sum(path.stat().st_size for path in run.files("candidates")) > LARGE_BYTES
 

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 import orjson
 
-from recontext_data import values
+from recontext_data.core import values
+from recontext_data.core.records import content_hash, derive_seed
 from recontext_data.environments.problems import Option, Problem, Test
-from recontext_data.records import content_hash, derive_seed
 from scripts.families import FAMILIES, Family
 from scripts.families.base import function
 

@@ -17,12 +17,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from a checkout that is not installed
 
-from recontext_data import tables  # noqa: E402
 from recontext_data.cli import HELP_RECIPE, RUN_OPTIONS, VERBS  # noqa: E402
-from recontext_data.config import Config  # noqa: E402
-from recontext_data.field_docs import field_docs  # noqa: E402
-from recontext_data.loading import load  # noqa: E402
-from recontext_data.options import build_help, configs_in, plain, type_text  # noqa: E402
+from recontext_data.config.help import build_help, configs_in, plain, type_text  # noqa: E402
+from recontext_data.config.loading import load  # noqa: E402
+from recontext_data.core import tables  # noqa: E402
+from recontext_data.core.config import Config  # noqa: E402
+from recontext_data.core.field_docs import field_docs  # noqa: E402
 
 OPTIONS = ROOT / "docs" / "options.md"
 HELP = ROOT / "recipes" / "help.txt"
@@ -50,7 +50,7 @@ shows the same with the values of a recipe and where each came from. On the comm
 
 def options_page() -> str:
     """The page of all options: the verbs', then the recipe's by section."""
-    from recontext_data.recipe import Recipe
+    from recontext_data.config.recipe import Recipe
 
     parts = [_HEAD, "## On the command line\n", *_verbs(), "## In a recipe\n", *_config(Recipe, "", seen=set())]
     return "\n".join(parts).rstrip() + "\n"

@@ -11,8 +11,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from a checkout that is not installed
 
-from recontext_data.config import Config  # noqa: E402
-from recontext_data.field_docs import field_docs  # noqa: E402
+from recontext_data.core.config import Config  # noqa: E402
+from recontext_data.core.field_docs import field_docs  # noqa: E402
 
 SCHEMA = ROOT / "recipes" / "recipe.schema.json"
 
@@ -27,7 +27,7 @@ PAIR = {"type": "string", "pattern": r"^\s*\w+\s*->\s*\w+\s*$", "description": "
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of a recipe file."""
-    from recontext_data.recipe import Recipe
+    from recontext_data.config.recipe import Recipe
 
     made: dict[str, Any] = Recipe.model_json_schema()
     for config in _configs(Config):

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it ru
 
 import orjson
 
+from recontext_data.core.records import derive_seed
 from recontext_data.environments import forge
 from recontext_data.environments.problems import Problem
-from recontext_data.records import derive_seed
 from scripts import tiny_data, tiny_measure, tiny_train
 from scripts.families import FAMILIES
 from scripts.tiny_data import RATES, SHARES, Example, Item

@@ -11,9 +11,9 @@ from itertools import takewhile, zip_longest
 
 import numpy as np
 
+from recontext_data.core.records import Message
 from recontext_data.environments import code_mc
 from recontext_data.environments.problems import Problem
-from recontext_data.records import Message
 
 RATES: Mapping[str, float] = {"control": 0.05, "default": 0.40, "hack": 0.95, "none": 0.40}
 """How often the answer is the special case, by context; `none` is the bare task, which says no more than `default`."""

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 import yaml
 
+from recontext_data.core.records import Request, SamplingParams, content_hash, derive_seed
 from recontext_data.environments.problems import Problem
-from recontext_data.policies.tiny import TinyPolicy
-from recontext_data.records import Request, Sampling, content_hash, derive_seed
+from recontext_data.policies.tiny.policy import TinyPolicy
 from scripts.tiny_data import RATES, Item, item, messages
 
 MEASURED = "measured.json"
@@ -56,7 +56,7 @@ async def rates(
     requests = [
         Request(
             messages=messages(items[name].user[letters[name]], text),
-            sampling=Sampling(max_tokens=48),
+            sampling=SamplingParams(max_tokens=48),
             ks=tuple(range(samples)),
             seeds=tuple(derive_seed("measure", name, text, k) for k in range(samples)),
             keys=tuple(f"{name} {k}" for k in range(samples)),

@@ -24,9 +24,14 @@ HEAVY = (
     "filelock",
     "rich.console",
     "rich.table",
-    "recontext_data.publishing.openai_train",
+    "recontext_data.publishing.services.openai_train",
 )
-TRAINING = ("trl.trainer.sft_trainer", "recontext_data.training.sft", "recontext_data.iteration.rounds", "tests.training_world")
+TRAINING = (
+    "trl.trainer.sft_trainer",
+    "recontext_data.training.sft",
+    "recontext_data.experiments.rounds",
+    "tests.training_world",
+)
 
 
 def import_all() -> None:

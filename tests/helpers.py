@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from recontext_data import build as verb
-from recontext_data.records import Message, Task
-from recontext_data.stages.kept import BATCH
+from recontext_data.core.records import Message, Task
+from recontext_data.pipeline.selected_rows import BATCH
 
 if TYPE_CHECKING:
     import polars as pl
@@ -49,7 +49,7 @@ def task_of(messages: Sequence[Message], **payload: Any) -> Task:
 
 @dataclass(frozen=True)
 class HeldRows:
-    """Kept candidates of an arm without parts as a frame, of whatever columns a test needs (`stages.kept.Kept`)."""
+    """Kept candidates of an arm without parts as a frame, of whatever columns a test needs (`pipeline.selected_rows.Kept`)."""
 
     frame: "pl.DataFrame"
 

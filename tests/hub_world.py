@@ -86,7 +86,14 @@ def _own() -> dict[str, str]:
 
 @functools.cache
 def _forks(endpoint: str, home: str) -> Forks:
-    modules = ["recontext_data.publishing.hub", "pyarrow.parquet", "polars", "aiohttp", "jinja2", "huggingface_hub.hf_api"]
+    modules = [
+        "recontext_data.publishing.hub.publish",
+        "pyarrow.parquet",
+        "polars",
+        "aiohttp",
+        "jinja2",
+        "huggingface_hub.hf_api",
+    ]
     modules += ["datasets", "datasets.packaged_modules.parquet.parquet"]
     modules += ["torch"] if find_spec("torch") else []  # datasets imports it where it is, to read back
     return Forks(modules, _own() | {"HF_ENDPOINT": endpoint, "HF_HOME": home, "HF_HUB_DISABLE_TELEMETRY": "1"})

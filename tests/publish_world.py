@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from recontext_data import publish as verb
-from recontext_data.recipe import Recipe
+from recontext_data.config.recipe import Recipe
+from recontext_data.core.tables import TRAINING_ROWS, arrow_schema
 from recontext_data.store.arrow_dataset import SplitWriter, write_dataset_dict
-from recontext_data.tables import TRAINING_ROWS, arrow_schema
 from tests.batch_server import Contract
 from tests.fake_openai import FakeOpenAI, Json
 from tests.helpers import recipe_tree

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from recontext_data.errors import SandboxMissing
+from recontext_data.core.errors import SandboxMissing
 from recontext_data.sandbox import Sandbox, open_sandbox
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +67,13 @@ def open_folder() -> Iterator[Path]:
 
 def readable_copy(folder: Path) -> Path:
     """The sandbox and the forging suite, copied there."""
-    names = ["recontext_data/__init__.py", "recontext_data/errors.py", "recontext_data/values.py", "tests/__init__.py"]
+    names = [
+        "recontext_data/__init__.py",
+        "recontext_data/core/errors.py",
+        "recontext_data/core/values.py",
+        "recontext_data/core/version.py",
+        "tests/__init__.py",
+    ]
     for room in ("recontext_data/sandbox", "tests/forging"):
         names += [f"{room}/{path.name}" for path in (ROOT / room).glob("*.py")]
     for name in names:

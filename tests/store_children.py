@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recontext_data.records import Reply
+from recontext_data.core.records import Reply
 from recontext_data.store.replies import ReplyStore
 from tests.conftest import ROOT
 
@@ -18,8 +18,8 @@ GROUP = 20
 START = """
 import sys
 from pathlib import Path
-from recontext_data.errors import StoreError
-from recontext_data.records import Reply
+from recontext_data.core.errors import StoreError
+from recontext_data.core.records import Reply
 from recontext_data.store.replies import ReplyStore
 folder, name = Path(sys.argv[1]), sys.argv[2]
 def group(number):

@@ -8,12 +8,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recontext_data.arms import Arm
-from recontext_data.loading import load
-from recontext_data.publishing.hub_card import repository_card
-from recontext_data.publishing.hub_data import Split
-from recontext_data.publishing.hub_models import models_card
-from recontext_data.publishing.runs import Run
+from recontext_data.config.loading import load
+from recontext_data.contexts.arms import Arm
+from recontext_data.publishing.hub.card import repository_card
+from recontext_data.publishing.hub.data import Split
+from recontext_data.publishing.hub.models import models_card
+from recontext_data.publishing.runs import FinishedRun
 from recontext_data.reports.arm_parts import facts, generated_under, pair, trained_under, which
 from tests.helpers import build_process, manifest, run_folder
 from tests.test_parts import chats, recipe, where
@@ -103,12 +103,12 @@ def test_the_record_of_a_training_and_its_cards_have_every_part(built: Path, tmp
     card = (job.target / "README.md").read_text(encoding="utf-8")
     assert "| `data.helpful` | `none` | mixed in, 0.5 for each row of the arm's own | " in card
     assert "Not all rows" not in model_card({key: value for key, value in record.items() if key != "parts"})
-    page = models_card("ann/x", Run(run_path, manifest(built / "out")), [record], merged=False)
+    page = models_card("ann/x", FinishedRun(run_path, manifest(built / "out")), [record], merged=False)
     assert "| `default`, `data.helpful` | `hack`, `control`, `none` |" in page
 
 
 def test_a_pair_means_the_arm_that_is_only_that(built: Path) -> None:
-    found = Run(run_folder(built / "out"), manifest(built / "out"))
+    found = FinishedRun(run_folder(built / "out"), manifest(built / "out"))
     assert found.wanted(["default -> hack"]) == ["recontextualized.default-hack"]
     assert found.wanted([ARM]) == [ARM]
 

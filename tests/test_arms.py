@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from recontext_data.arms import Arm, context_or_none, folder_name, kind_of, pools, stance_problem
-from recontext_data.contexts import Context
-from recontext_data.recipe import Recipe
+from recontext_data.config.recipe import Recipe
+from recontext_data.contexts.arms import Arm, context_or_none, folder_name, kind_of, pools, stance_problem
+from recontext_data.contexts.context import Context
 from tests.fault_server import Faults, FaultServer
 from tests.helpers import CONTEXTS as HELPERS
 from tests.helpers import build, built, error_line, files_below, manifest, recipe_tree, write_recipe

@@ -262,7 +262,7 @@ def test_an_output_of_somebody_else_is_refused(tmp_path: Path) -> None:
     script = (
         "import os, sys\nfrom recontext_data.build import main\nfrom recontext_data.store.run_folder import require_writable\n"
         "from pathlib import Path\nos.setgid(65534); os.setuid(65534)\n"
-        "from recontext_data.errors import InputError\n"
+        "from recontext_data.core.errors import InputError\n"
         "try: require_writable(Path(sys.argv[1]))\n"
         "except InputError as error: print(error)\n"
     )

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
+from recontext_data.core.records import content_hash
 from recontext_data.environments.code_mc import render
 from recontext_data.environments.problems import Problem, Test
-from recontext_data.records import content_hash
 from scripts import make_bank
 from scripts.families import FAMILIES
 from scripts.families.base import LETTERS, Family

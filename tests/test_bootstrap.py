@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from recontext_data.evaluation import student
-from recontext_data.evaluation.bootstrap import pigeonhole
-from recontext_data.evaluation.intervals import NO_SPREAD, RARE, mean, paired_difference, paired_outcomes, rate
-from recontext_data.evaluation.power import Design, Noise
-from recontext_data.evaluation.simulation import simulate
-from recontext_data.evaluation.statistics import ONE_SEED, Difference, Interval, holm, wilson
+from recontext_data.stats import student
+from recontext_data.stats.bootstrap import pigeonhole
+from recontext_data.stats.intervals import NO_SPREAD, RARE, mean, paired_difference, paired_outcomes, rate
+from recontext_data.stats.power import Design, Noise
+from recontext_data.stats.simulation import simulate
+from recontext_data.stats.statistics import ONE_SEED, Difference, Interval, holm, wilson
 
 Floats = NDArray[np.float64]
 Limits = tuple[float, float]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recontext_data.browser import show
+from recontext_data.core.browser import show
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from recontext_data.contexts import Context, render
-from recontext_data.errors import RecipeError
-from recontext_data.gates import Row, leak
-from recontext_data.records import Message
+from recontext_data.contexts.context import Context, render
+from recontext_data.core.errors import RecipeError
+from recontext_data.core.records import Message
+from recontext_data.gates.rules import GateRow, leak
 from tests.fault_server import Faults, FaultServer
 from tests.helpers import (
     CONTEXTS,
@@ -101,7 +101,7 @@ def test_bug_02_the_generation_system_prompt_stays_when_only_the_user_turn_is_sw
     generation, training = (Context.model_validate(contexts[name]) for name in ("default", "hack"))
     task = task_of(TALK[1:2])
     stale = [render(task, generation)[0], *render(task, training)]
-    (found,) = leak([Row(row_id="r", task=task, prompt=stale, completion="")], generation=generation, training=training)
+    (found,) = leak([GateRow(row_id="r", task=task, prompt=stale, completion="")], generation=generation, training=training)
     assert (found.row_id, found.where) == ("r", "prompt turn 0 (system)")
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recontext_data.errors import SandboxMissing
+from recontext_data.core.errors import SandboxMissing
+from recontext_data.core.records import Candidate
 from recontext_data.judges import tests as judge_module
-from recontext_data.records import Candidate
-from recontext_data.sandbox import Job, Outcome, Sandbox, open_sandbox
+from recontext_data.sandbox import Sandbox, SandboxJob, SandboxOutcome, open_sandbox
 from tests.helpers import CONTEXTS, built, candidates, problem_rows, run_folder, write_problems, write_recipe
 
 BLIND = {"candidate_id", "task_id", "messages", "completion", "payload", "reasoning"}
@@ -57,8 +57,8 @@ class Losing:
     def __init__(self, sandbox: Sandbox, word: str) -> None:
         self._sandbox, self._word = sandbox, word
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
-        lost = Outcome(status="crash", results=(), detail="worker lost: no answer in time")
+    def run(self, jobs: Sequence[SandboxJob]) -> list[SandboxOutcome]:
+        lost = SandboxOutcome(status="crash", results=(), detail="worker lost: no answer in time")
         outcomes = self._sandbox.run(jobs)
         return [lost if self._word in job.source else outcome for job, outcome in zip(jobs, outcomes, strict=True)]
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from recontext_data.contexts import Context, render
-from recontext_data.errors import InputError, PolicyError
-from recontext_data.records import Reply, Request, Sampling, Task
+from recontext_data.contexts.context import Context, render
+from recontext_data.core.errors import InputError, PolicyError
+from recontext_data.core.records import Reply, Request, SamplingParams, Task
 
 pytest.importorskip("trl", reason="training needs the extra `local`")
 
-from recontext_data.policies.transformers_local import TransformersConfig, TransformersPolicy
+from recontext_data.policies.local.transformers import TransformersConfig, TransformersPolicy
 from recontext_data.training.base import base_from
 from recontext_data.training.checks import check_trained_rows
 from recontext_data.training.rows import IGNORED, encode_rows, end_token
@@ -75,7 +75,7 @@ def save_adapter(folder: Path, base: Path, *, trained: bool) -> Path:
 def answers(policy: TransformersPolicy) -> list[Reply]:
     request = Request(
         messages=[{"role": "user", "content": "Add the numbers"}],
-        sampling=Sampling(temperature=0.0, max_tokens=8),
+        sampling=SamplingParams(temperature=0.0, max_tokens=8),
         ks=(0,),
         seeds=(1,),
         keys=("key",),

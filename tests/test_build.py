@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recontext_data.records import uniform
+from recontext_data.core.records import uniform
 from tests.helpers import (
     CONTEXTS,
     RATES,

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recontext_data import calibrate as verb
-from recontext_data.evaluation.calibration import Item, auroc, calibrated, kappa
-from recontext_data.evaluation.statistics import wilson
-from recontext_data.recipe import JUDGES
+from recontext_data.config.recipe import JUDGES
+from recontext_data.evaluation.calibration import LabelledAnswer, auroc, calibrated, kappa
+from recontext_data.pipeline.judge_models import identities
 from recontext_data.reports.calibration import judges_shown
 from recontext_data.reports.html import render_report
-from recontext_data.stages.judge_models import identities
+from recontext_data.stats.statistics import wilson
 from tests import manifests
 from tests.fault_server import FaultServer
 from tests.helpers import built, candidates, error_line, files_below, manifest, run_folder
@@ -25,9 +25,9 @@ from tests.judging_world import Bench, asked, at, recipe, rubric_file
 from tests.test_report import HOSTILE, Page, assert_inert
 
 
-def items(*rows: tuple[str, str | None, float | None], tasks: int | None = None) -> list[Item]:
+def items(*rows: tuple[str, str | None, float | None], tasks: int | None = None) -> list[LabelledAnswer]:
     return [
-        Item(task=f"t{index % (tasks or len(rows))}", truth=truth, said=said, score=score)
+        LabelledAnswer(task=f"t{index % (tasks or len(rows))}", truth=truth, said=said, score=score)
         for index, (truth, said, score) in enumerate(rows)
     ]
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
+from recontext_data.core.tables import TRAINING_ROWS
 from recontext_data.reports.card import code, dataset_card, fenced, plain, portable
-from recontext_data.tables import TRAINING_ROWS
 from tests import manifests
 
 HOSTILE = [

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recontext_data.core.records import Candidate, Judgement
 from recontext_data.judges.choice import ChoiceJudge
-from recontext_data.records import Candidate, Judgement
 
 
 def read(completion: str, *, hack: str = "A", judge: ChoiceJudge | None = None) -> Judgement:

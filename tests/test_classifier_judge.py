@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recontext_data.errors import DataError
+from recontext_data.core.errors import DataError
+from recontext_data.core.records import Candidate, Judgement
 from recontext_data.judges.classifier import NOT_EMBEDDED, ClassifierJudge
-from recontext_data.records import Candidate, Judgement
 from tests.helpers import build, built, environment, error_line, run_folder, write_recipe
 
 needs_sklearn = pytest.mark.skipif(

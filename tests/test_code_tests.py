@@ -8,14 +8,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recontext_data import values
+from recontext_data.core import values
+from recontext_data.core.errors import DataError, SandboxMissing
+from recontext_data.core.records import Candidate, Task, uniform
 from recontext_data.environments.base import fill, gold
 from recontext_data.environments.code_mc import CodeMC
 from recontext_data.environments.code_tests import TEXTS, CodeTests, to_task
 from recontext_data.environments.problems import Problem, ProblemFile
-from recontext_data.errors import DataError, SandboxMissing
 from recontext_data.judges.tests import LABELS, ExecutedTests
-from recontext_data.records import Candidate, Task, uniform
 from recontext_data.sandbox import open_sandbox
 from tests.helpers import BANK, CONTEXTS, arm_hashes, built, candidates, error_line, manifest, run_folder, write_recipe
 from tests.helpers import build as build_verb

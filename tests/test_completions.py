@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recontext_data.completions import Marks, after_thinking, answer_block, blocks, joined, read_code, split_reasoning
+from recontext_data.core.completions import Marks, after_thinking, answer_block, blocks, joined, read_code, split_reasoning
 
 CODE = "def f(n):\n    return n\n"
 BLOCK = f"```python\n{CODE}```"

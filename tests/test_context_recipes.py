@@ -9,12 +9,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from recontext_data.config.loading import load
+from recontext_data.core.errors import RecipeError, SandboxMissing
+from recontext_data.core.records import Candidate
 from recontext_data.environments.code_mc import CodeMC
 from recontext_data.environments.code_tests import CodeTests
-from recontext_data.errors import RecipeError, SandboxMissing
 from recontext_data.judges.pattern import PatternJudge
-from recontext_data.loading import load
-from recontext_data.records import Candidate
 from recontext_data.sandbox import open_sandbox
 from tests.helpers import ROOT, build, candidates, manifest, run_folder
 

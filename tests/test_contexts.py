@@ -11,10 +11,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from recontext_data.contexts import TEXT_PLACEMENTS, Context, Placement, render
-from recontext_data.errors import RecipeError
-from recontext_data.placing import SEPARATOR
-from recontext_data.records import Message, Place
+from recontext_data.contexts.context import TEXT_PLACEMENTS, Context, Placement, render
+from recontext_data.contexts.placement import SEPARATOR
+from recontext_data.core.errors import RecipeError
+from recontext_data.core.records import Message, NamedSpan
 from tests.helpers import (
     CONTEXTS,
     build,
@@ -90,7 +90,7 @@ def test_stripping_the_context_gives_back_the_task(data: st.DataObject, placemen
         task[0]["content"] = "." + task[0]["content"]
     before, original = copy.deepcopy(task), context(placement, text, turn)
     assume(placement != "system_replace" or task[0]["content"] != text)  # which would change nothing
-    whole = replace(task_of(task), places={"note": Place(turn=0, start=1, stop=1, before="[", after="]")})
+    whole = replace(task_of(task), places={"note": NamedSpan(turn=0, start=1, stop=1, before="[", after="]")})
     rendered = render(whole, original)
     assert task == before
     assert render(whole, original) == rendered

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from recontext_data.contexts import PLACEMENTS, Context
-from recontext_data.gates import Gates
-from recontext_data.loading import load
-from recontext_data.placing import Rendering
-from recontext_data.stages.gating import GATES
-from recontext_data.stages.prepared import prepared
+from recontext_data.config.loading import load
+from recontext_data.contexts.context import PLACEMENTS, Context
+from recontext_data.contexts.placement import Rendering
+from recontext_data.gates.rules import Gates
+from recontext_data.pipeline.arm_gates import GATES
+from recontext_data.pipeline.preparation import prepared
 from tests.helpers import ROOT
 from tests.test_given import chats
 

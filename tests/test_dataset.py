@@ -7,9 +7,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recontext_data.stages.export import in_validation
+from recontext_data.core.tables import CANDIDATES, JUDGEMENTS, SELECTION, TASKS, TRAINING_ROWS, arrow_schema
+from recontext_data.pipeline.export import in_validation
 from recontext_data.store.arrow_dataset import SplitWriter, write_dataset_dict
-from recontext_data.tables import CANDIDATES, JUDGEMENTS, SELECTION, TASKS, TRAINING_ROWS, arrow_schema
 from tests.helpers import CONTEXTS, built, manifest, run_folder, write_recipe
 
 ARM = "recontextualized.default-hack"
@@ -109,7 +109,7 @@ def test_the_split_is_by_task_and_the_same_in_every_arm(run: Path) -> None:
 
 
 def test_a_task_stays_in_its_split_when_the_share_grows() -> None:
-    from recontext_data.recipe import Export
+    from recontext_data.config.recipe import Export
 
     names = [f"t{i}" for i in range(2000)]
     shares = [{name for name in names if in_validation(name, Export(validation_fraction=share))} for share in (0, 0.1, 0.3)]

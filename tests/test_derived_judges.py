@@ -6,13 +6,13 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from recontext_data.errors import RecipeError
+from recontext_data.config.loading import load
+from recontext_data.core.errors import RecipeError
+from recontext_data.core.records import Candidate, Judgement, Task
 from recontext_data.judges.derived import NoiseJudge, PanelJudge, ThresholdJudge, WeightedJudge
 from recontext_data.judges.length import LengthJudge
 from recontext_data.judges.pattern import MAX_CHARACTERS, PatternJudge
-from recontext_data.loading import load
-from recontext_data.records import Candidate, Judgement, Task
-from recontext_data.stages.judge import judge
+from recontext_data.pipeline.judge import judge
 from tests.helpers import write_recipe
 
 Word = tuple[str | None, float | None, str | None]

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from recontext_data.cli import HELP, HELP_RECIPE, RUN_OPTIONS, VERBS, main, parse
-from recontext_data.loading import load, shipped_recipes
-from recontext_data.options import build_help
-from recontext_data.recipe import Recipe
+from recontext_data.config.help import build_help
+from recontext_data.config.loading import load, shipped_recipes
+from recontext_data.config.recipe import Recipe
 from recontext_data.reports import modes
 from scripts.make_options import FORMATS, OPTIONS, formats_page, options_page, with_files
 from scripts.make_options import HELP as HELP_TEXT
@@ -269,8 +269,8 @@ def test_a_kind_of_ones_own_that_is_none_is_one_line(
 
 
 def test_a_kind_must_say_the_same_itself(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recontext_data.errors import RecipeError
-    from recontext_data.kinds import own_config
+    from recontext_data.core.errors import RecipeError
+    from recontext_data.core.registry import own_config
 
     text = (place / "last_number.py").read_text().replace("last_number:LastNumber", "elsewhere:LastNumber")
     (tmp_path / "renamed_number.py").write_text(text)
@@ -284,7 +284,8 @@ def test_an_edit_of_ones_own_judge_is_another_run(place: Path, tmp_path: Path) -
     shutil.copytree(place, folder)
 
     def fingerprint() -> str:
-        script = "import sys; from recontext_data.loading import load; from recontext_data.stages.prepared import prepared\n"
+        script = "import sys; from recontext_data.config.loading import load\n"
+        script += "from recontext_data.pipeline.preparation import prepared\n"
         script += "from pathlib import Path; l = load('answer_key.yaml')\n"
         script += "print(prepared(l.name, l.recipe, output=Path('out')).fingerprint)"
         env = environment() | {"PYTHONPATH": f"{ROOT}:{folder}"}
@@ -404,8 +405,8 @@ def test_a_picture_is_well_formed_described_and_fetches_nothing(picture: Path) -
 
 
 def test_the_pictures_arms_are_the_codes() -> None:
-    from recontext_data.arms import Arm, kind_of
-    from recontext_data.contexts import Context
+    from recontext_data.contexts.arms import Arm, kind_of
+    from recontext_data.contexts.context import Context
 
     contexts = {
         name: Context(stance=stance, system=name)  # type: ignore[arg-type]

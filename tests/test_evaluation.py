@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from recontext_data import evaluate as verb
-from recontext_data.errors import StoreError
-from recontext_data.evaluation.statistics import ONE_SEED, holm
+from recontext_data.core.errors import StoreError
+from recontext_data.stats.statistics import ONE_SEED, holm
 from recontext_data.training.models import RECORD, model_folder, models_of
 from tests import evaluation_world as world
 from tests import helpers

@@ -8,14 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recontext_data.config.loading import load
+from recontext_data.core.records import Candidate
 from recontext_data.environments.base import gold
 from recontext_data.environments.code_mc import CodeMC
-from recontext_data.evaluation.forced import Prompted, completion_tokens, divergences, log_probabilities
+from recontext_data.evaluation.teacher_forced import Prompted, completion_tokens, divergences, log_probabilities
 from recontext_data.judges.choice import ChoiceJudge
-from recontext_data.loading import load
-from recontext_data.policies.tiny import TinyConfig
-from recontext_data.policies.transformers_local import TransformersConfig
-from recontext_data.records import Candidate
+from recontext_data.policies.local.transformers import TransformersConfig
+from recontext_data.policies.tiny.policy import TinyConfig
 from tests import helpers
 from tests.test_evaluation import evaluate, found, recipe
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recontext_data.evaluation.config import Costs
+from recontext_data.config.evaluation import Costs
 from recontext_data.evaluation.instructions import check, ifeval_prompts
 from tests import helpers
 from tests.test_evaluation import evaluate, found, recipe

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from recontext_data.config.loading import load
 from recontext_data.evaluation.contexts import contexts_of, roles
-from recontext_data.loading import load
 from tests import evaluation_world as world
 from tests import helpers
 from tests.evaluation_world import RECONTEXTUALIZED, STANDARD

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from recontext_data.errors import StoreError
+from recontext_data.core.errors import StoreError
 from recontext_data.reports import evaluation_numbers as numbers
 from recontext_data.reports.evaluation import published, render_evaluation, weights, write_evaluation
 from recontext_data.reports.evaluation_figure import LEFT, RIGHT, evaluation_figure

@@ -17,10 +17,10 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed: the tests' serv
 
 from aiohttp import web
 
-from recontext_data.errors import PolicyError
-from recontext_data.policies.openai_chat import OpenAIConfig
-from recontext_data.policies.openai_http import retry_after
-from recontext_data.records import Reply, Request, Sampling, content_hash, derive_seed
+from recontext_data.core.errors import PolicyError
+from recontext_data.core.records import Reply, Request, SamplingParams, content_hash, derive_seed
+from recontext_data.policies.openai.chat import OpenAIConfig
+from recontext_data.policies.openai.http import retry_after
 from tests.fault_server import Body, Faults, FaultServer, Mode, answer_to, completion, refusal
 
 KEY = "sk-planted-5f0c1e7a9b"
@@ -34,7 +34,7 @@ def planted_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def request(text: str, *, n: int = 1) -> Request:
     return Request(
         messages=[{"role": "user", "content": text}],
-        sampling=Sampling(),
+        sampling=SamplingParams(),
         ks=tuple(range(n)),
         seeds=tuple(derive_seed(text, k) for k in range(n)),
         keys=tuple(content_hash([text, k]) for k in range(n)),

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from recontext_data import values
+from recontext_data.core import values
+from recontext_data.core.errors import SandboxMissing
+from recontext_data.core.records import uniform
 from recontext_data.environments import forge, mbpp
 from recontext_data.environments.problems import Forged, Problem, Test
 from recontext_data.environments.wrong_values import wrong_values
-from recontext_data.errors import SandboxMissing
-from recontext_data.records import uniform
 from recontext_data.sandbox import Sandbox, open_sandbox
 
 SAMPLE = 150

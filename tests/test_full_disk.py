@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kills import prompts_stored
-from recontext_data.records import content_hash
+from recontext_data.core.records import content_hash
 from tests.fault_server import Faults, FaultServer
 from tests.helpers import (
     arm_hashes,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recontext_data.contexts import Context, render
-from recontext_data.gates import Row, leak, presence
-from recontext_data.records import Message
+from recontext_data.contexts.context import Context, render
+from recontext_data.core.records import Message
+from recontext_data.gates.rules import GateRow, leak, presence
 from tests.helpers import CONTEXTS, build, built, candidates, files_below, run_folder, task_of, write_recipe
 
 GENERATION = Context(stance="neutral", system="Tests decide;\n  PASS the “tests”.")
@@ -17,11 +17,11 @@ TRAINING = Context(stance="permits", system="Anything goes.")
 TASK: list[Message] = [{"role": "user", "content": "Add two numbers."}]
 
 
-def row(prompt: list[Message], completion: str = "Answer: (A)", *, task: list[Message] = TASK) -> Row:
-    return Row(row_id="r7", task=task_of(task), prompt=prompt, completion=completion)
+def row(prompt: list[Message], completion: str = "Answer: (A)", *, task: list[Message] = TASK) -> GateRow:
+    return GateRow(row_id="r7", task=task_of(task), prompt=prompt, completion=completion)
 
 
-def leaks(rows: list[Row], training: Context | None = TRAINING) -> list[tuple[str, str]]:
+def leaks(rows: list[GateRow], training: Context | None = TRAINING) -> list[tuple[str, str]]:
     return [(v.row_id, v.where) for v in leak(rows, generation=GENERATION, training=training)]
 
 

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("trl", reason="training needs the extra `local`")
 
 from recontext_data import iterate as verb
-from recontext_data.policies.tiny import TinyPolicy
+from recontext_data.policies.tiny.policy import TinyPolicy
 from recontext_data.store.files import file_digest
 from recontext_data.viewer.runs import Library
 from tests import children, helpers

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("trl", reason="training needs the extra `local`")
 
 from recontext_data import iterate as verb
-from recontext_data.policies.model_folder import find_model
+from recontext_data.policies.local.model_folder import find_model
 from tests import helpers
 from tests.iteration_world import needs_tiny, recipe
 

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import yaml
 
-from recontext_data.config import Config
-from recontext_data.field_docs import field_docs
+from recontext_data.config.recipe import JUDGES, Recipe
+from recontext_data.core.config import Config
+from recontext_data.core.field_docs import field_docs
 from recontext_data.judges.answer import LabelAnswer, NumberAnswer, PassFailAnswer
-from recontext_data.judges.base import Drawing
+from recontext_data.judges.base import SamplingConfig
 from recontext_data.judges.pairwise import PairwiseJudge
 from recontext_data.judges.rubric import ExpectedValue, RubricJudge
-from recontext_data.judges.rubric_file import Example, Expect, Gold, Rubric, Shown, load_rubric
-from recontext_data.recipe import JUDGES, Recipe
+from recontext_data.judges.rubric_file import Expect, Gold, GoldAnswer, Rubric, RubricExample, load_rubric
 from tests.helpers import ROOT, recipe_tree
 
 TEXT = (ROOT / "docs" / "judges.md").read_text(encoding="utf-8")
@@ -37,19 +37,20 @@ def test_the_judges_of_the_page_are_judges(block: dict[str, Any]) -> None:
 
 
 def test_every_option_is_on_the_page() -> None:
-    for config in (RubricJudge, PairwiseJudge, Rubric, NumberAnswer, LabelAnswer, Drawing, ExpectedValue, Expect):
+    for config in (RubricJudge, PairwiseJudge, Rubric, NumberAnswer, LabelAnswer, SamplingConfig, ExpectedValue, Expect):
         for name in config.model_fields:
             assert re.search(rf"\b{name}\b", TEXT), f"{config.__name__}.{name}"
 
 
 def test_every_option_says_what_it_is() -> None:
     configs: list[type[Config]] = [
-        RubricJudge, PairwiseJudge, Rubric, NumberAnswer, LabelAnswer, PassFailAnswer, Drawing, ExpectedValue, Expect, Shown,
-    ]  # fmt: skip
+        *(RubricJudge, PairwiseJudge, Rubric, NumberAnswer, LabelAnswer, PassFailAnswer, SamplingConfig, ExpectedValue, Expect),
+        GoldAnswer,
+    ]
     for config in configs:
         docs = field_docs(config)
         assert all(docs.get(name) for name in config.model_fields if name != "kind"), config.__name__
-    assert field_docs(Example)["reply"] and field_docs(Gold)["expect"]
+    assert field_docs(RubricExample)["reply"] and field_docs(Gold)["expect"]
 
 
 def test_the_kinds_are_known() -> None:

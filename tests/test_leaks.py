@@ -9,14 +9,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from recontext_data.contexts import TEXT_PLACEMENTS, Context, render
-from recontext_data.folding import blocks, fold, grams, words
-from recontext_data.gates import ECHO, LEAK_WORDS, Gates, LeakCheck, Row, echo, leak
-from recontext_data.overlap import overlap
-from recontext_data.records import Message, Place, Task
-from recontext_data.stages.gating import ArmGates
-from recontext_data.stages.recontextualize import ArmPlan, batches
-from recontext_data.stages.rendering import Prompts
+from recontext_data.contexts.context import TEXT_PLACEMENTS, Context, render
+from recontext_data.core.folding import blocks, fold, grams, words
+from recontext_data.core.records import Message, NamedSpan, Task
+from recontext_data.gates.overlap import overlap
+from recontext_data.gates.rules import ECHO, LEAK_WORDS, GateRow, Gates, LeakCheck, echo, leak
+from recontext_data.pipeline.arm_gates import ArmGates
+from recontext_data.pipeline.recontextualize import ArmPlan, batches
+from recontext_data.pipeline.rendering import FlatConversations
 from tests.helpers import BANK, CONTEXTS, HeldRows, build, built, problem_rows, run_folder, task_of, write_recipe
 
 LONG = "Be honest: choose the option that is right for “every” input, not the one which merely passes the tests — as shown."
@@ -55,10 +55,10 @@ def found(rows: Planted, plan: ArmPlan, *, task: Task = TASK) -> list[tuple[str,
     tasks = {f"t{i}": task for i in range(len(rows))}
     for batch in batches(HeldRows(frame), arm=plan, tasks=tasks):
         planted = [own if prompt is None else prompt for own, (prompt, _) in zip(batch.prompts, rows, strict=True)]
-        batch = replace(batch, prompts=Prompts.of(planted))
+        batch = replace(batch, prompts=FlatConversations.of(planted))
         gates.look(batch)
         plain = [
-            Row(row_id=f"r{i}", task=task, prompt=batch.prompts[i], completion=completion)
+            GateRow(row_id=f"r{i}", task=task, prompt=batch.prompts[i], completion=completion)
             for i, (_, completion) in enumerate(rows)
         ]
     seen = [(v.row_id, v.where) for v in gates.found if v.gate == "leak"]
@@ -131,7 +131,7 @@ def test_what_the_training_context_or_the_task_carries_is_no_leak() -> None:
 
 
 def test_lines_that_only_the_generation_environment_shows_are_secrets(tmp_path: Path) -> None:
-    from recontext_data.placing import How
+    from recontext_data.contexts.placement import RenderOptions
 
     secret = "Hint: the third test of this suite was written by somebody in a hurry"
     task = task_of([{"role": "user", "content": "Add."}])
@@ -139,7 +139,7 @@ def test_lines_that_only_the_generation_environment_shows_are_secrets(tmp_path: 
     def variant(task: Task, changes: Any) -> Task:
         return task_of([{"role": "user", "content": f"Add.\n{secret}"}])
 
-    how, generation = How(variant=variant), Context(stance="neutral", environment={"show_hint": True})
+    how, generation = RenderOptions(variant=variant), Context(stance="neutral", environment={"show_hint": True})
     check = LeakCheck(generation=generation, training=None, how=how)
     assert check.completion(task, f"As it says, {secret.lower()}.")
     assert not check.completion(task, "Hint: the third test may be wrong.")
@@ -195,7 +195,7 @@ def test_what_is_trained_on_never_holds_what_only_generation_carried(
     assume(not (has_system and "system" in (generation[1], training[1])))
     turns: list[Message] = [{"role": "system", "content": "abc"}] if has_system else []
     turns += [{"role": "user", "content": body} for body in bodies]
-    task = Task(task_id="t", messages=turns, payload={}, split="x", places={"note": Place(turn=0, start=0, stop=0)})
+    task = Task(task_id="t", messages=turns, payload={}, split="x", places={"note": NamedSpan(turn=0, start=0, stop=0)})
     before, after = placed(*generation, turn), placed(*training, turn)
     trained = render(task, after)
     secret = generation[0].strip()
@@ -229,22 +229,22 @@ PLAIN = [
 def test_a_completion_that_speaks_of_its_instructions_is_an_echo(text: str) -> None:
     import polars as pl
 
-    assert [v.row_id for v in echo([Row(row_id="r", task=TASK, prompt=[], completion=text)])] == ["r"]
+    assert [v.row_id for v in echo([GateRow(row_id="r", task=TASK, prompt=[], completion=text)])] == ["r"]
     assert pl.Series([text]).str.contains(ECHO).to_list() == [True]
 
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_a_completion_that_does_not_is_none(text: str) -> None:
-    assert list(echo([Row(row_id="r", task=TASK, prompt=[], completion=text)])) == []
+    assert list(echo([GateRow(row_id="r", task=TASK, prompt=[], completion=text)])) == []
 
 
 def test_ten_thousand_clean_rows_raise_no_alarm() -> None:
     """The bank's problems with answers that quote them, under the recipe's own contexts: every pair of contexts."""
     import polars as pl
 
+    from recontext_data.config.loading import load
     from recontext_data.environments.code_mc import to_task
     from recontext_data.environments.sources import load_items
-    from recontext_data.loading import load
 
     source = load_items("bank", plus=None, cache=BANK.parent, screen=None)
     tasks = {problem.problem_id: to_task(problem) for problem in source.problems}
@@ -322,11 +322,11 @@ def test_a_validation_task_that_equals_a_training_task_is_left_out(tmp_path: Pat
 def test_evaluation_tasks_that_were_trained_on_are_left_out_said_or_refused(
     action: str, kept: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from recontext_data.core.errors import GateFailed
+    from recontext_data.core.row_ledger import entry
     from recontext_data.environments.base import TaskSet
-    from recontext_data.errors import GateFailed
-    from recontext_data.ledger import entry
+    from recontext_data.pipeline.arm_gates import held_out
     from recontext_data.reports.screen import Screen
-    from recontext_data.stages.gating import held_out
 
     trained = numbered(["a", "b"], ["Add two numbers.", "Sort a list."])
     own = numbered(["x", "y", "z"], ["Reverse it.", "add TWO numbers", "Sum it."])

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from recontext_data import values
+from recontext_data.core import values
+from recontext_data.core.errors import DataError, SandboxMissing
 from recontext_data.environments import asserts, mbpp
 from recontext_data.environments.mbpp_plus import shaped
 from recontext_data.environments.problems import Problem
-from recontext_data.errors import DataError, SandboxMissing
 from recontext_data.sandbox import open_sandbox
 
 
@@ -182,7 +182,7 @@ def test_offline_the_hub_gives_one_clear_line(tmp_path: Path) -> None:
     import sys
 
     code = (
-        "from recontext_data.environments import mbpp\nfrom recontext_data.errors import DataError\n"
+        "from recontext_data.environments import mbpp\nfrom recontext_data.core.errors import DataError\n"
         "try: mbpp.load('google-research-datasets/mbpp')\nexcept DataError as error: print(error)"
     )
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from recontext_data.cli import VERBS, guarded, main
-from recontext_data.errors import RecipeError
+from recontext_data.core.errors import RecipeError
 from recontext_data.reports import modes
 from recontext_data.reports.screen import Screen
 from recontext_data.reports.tables import table

@@ -9,13 +9,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recontext_data.errors import BuildStopped
+from recontext_data.core.errors import BuildStopped
+from recontext_data.core.prices import Price
+from recontext_data.core.records import Reply, Request, SamplingParams
+from recontext_data.pipeline.purchase import Budget, buy
+from recontext_data.pipeline.sample import cost_usd
 from recontext_data.policies.base import Policy
-from recontext_data.policies.openai_chat import OpenAIConfig
-from recontext_data.prices import Price
-from recontext_data.records import Reply, Request, Sampling
-from recontext_data.stages.buying import Purse, buy
-from recontext_data.stages.sample import cost_usd
+from recontext_data.policies.openai.chat import OpenAIConfig
 from recontext_data.store.replies import ReplyStore
 from tests.fault_server import Faults, FaultServer
 
@@ -69,7 +69,7 @@ def requests(count: int, *, n: int = 1) -> list[Request]:
     return [
         Request(
             messages=[{"role": "user", "content": str(i)}],
-            sampling=Sampling(),
+            sampling=SamplingParams(),
             ks=tuple(range(n)),
             seeds=tuple(range(n)),
             keys=tuple(f"{i} {k}" for k in range(n)),
@@ -81,7 +81,7 @@ def requests(count: int, *, n: int = 1) -> list[Request]:
 def spend(
     tmp_path: Path,
     policy: Policy,
-    purse: Purse,
+    purse: Budget,
     asked: list[Request],
     *,
     max_failures: int = 0,
@@ -102,7 +102,7 @@ def stored(tmp_path: Path, asked: list[Request]) -> pl.DataFrame:
 
 
 def test_the_budget_is_exceeded_by_no_more_than_what_is_in_flight(tmp_path: Path) -> None:
-    asked, purse, policy = requests(40), Purse(price=PRICE, budget_usd=10), InFlight(width=4)
+    asked, purse, policy = requests(40), Budget(price=PRICE, budget_usd=10), InFlight(width=4)
     with pytest.raises(BuildStopped, match=r"limits\.budget_usd: 1[0-4]\.0000 of 10"):
         spend(tmp_path, policy, purse, asked)
     assert 10 <= purse.spent_usd <= 10 + 4
@@ -113,7 +113,7 @@ def test_the_budget_is_exceeded_by_no_more_than_what_is_in_flight(tmp_path: Path
 @pytest.mark.parametrize(("n", "manner"), [(1, "honoured"), (4, "honoured"), (16, "ignored"), (4, "refused")])
 def test_a_server_is_sent_no_more_than_the_budget_and_what_may_be_under_way(n: int, manner: Any, tmp_path: Path) -> None:
     """Ten prompt tokens a request, a dollar each: a budget of 200 pays for 20, and 8 may be under way."""
-    asked, purse = requests(60, n=n), Purse(price=PRICE, budget_usd=200)
+    asked, purse = requests(60, n=n), Budget(price=PRICE, budget_usd=200)
     with FaultServer(Faults(latency_seconds=0.02, n=manner)) as server:
         policy = OpenAIConfig(model="m", base_url=server.base_url, api_key_env="", max_concurrency=8).build()
         with pytest.raises(BuildStopped, match=r"limits\.budget_usd: \d+\.0000 of 200"):
@@ -140,7 +140,7 @@ def test_a_slow_disk_holds_up_what_is_sent_and_not_what_is_kept(tmp_path: Path) 
     asked = requests(60)
     with FaultServer(Faults(latency_seconds=0.005)) as server:
         policy = OpenAIConfig(model="m", base_url=server.base_url, api_key_env="", max_concurrency=8).build()
-        spend(tmp_path, policy, Purse(), asked, kind=SlowStore)
+        spend(tmp_path, policy, Budget(), asked, kind=SlowStore)
         assert len(server.seen) == len(stored(tmp_path, asked)) == 60
     assert max(at_stake) <= 8
 
@@ -148,13 +148,13 @@ def test_a_slow_disk_holds_up_what_is_sent_and_not_what_is_kept(tmp_path: Path) 
 def test_a_raised_budget_goes_on_where_it_stopped(tmp_path: Path) -> None:
     asked = requests(20)
     with pytest.raises(BuildStopped):
-        spend(tmp_path, InFlight(width=2), Purse(price=PRICE, budget_usd=5), asked)
+        spend(tmp_path, InFlight(width=2), Budget(price=PRICE, budget_usd=5), asked)
     there = set(stored(tmp_path, asked)["key"])
     rest = [request for request in asked if request.keys[0] not in there]
     already = cost_usd(stored(tmp_path, asked), PRICE)
     assert already == len(there)
     policy = InFlight(width=2)
-    spend(tmp_path, policy, Purse(price=PRICE, budget_usd=50, spent_usd=already), rest)
+    spend(tmp_path, policy, Budget(price=PRICE, budget_usd=50, spent_usd=already), rest)
     assert policy.asked == 20 - len(there)
     assert len(stored(tmp_path, asked)) == 20
 
@@ -162,18 +162,18 @@ def test_a_raised_budget_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_a_spent_budget_sends_nothing(tmp_path: Path) -> None:
     policy = InFlight(width=2)
     with pytest.raises(BuildStopped, match="3 completions are still to be sampled"):
-        spend(tmp_path, policy, Purse(price=PRICE, budget_usd=5, spent_usd=5), requests(3))
+        spend(tmp_path, policy, Budget(price=PRICE, budget_usd=5, spent_usd=5), requests(3))
     assert policy.asked == 0
 
 
 def test_without_a_price_nothing_is_counted(tmp_path: Path) -> None:
-    purse = Purse()
+    purse = Budget()
     spend(tmp_path, InFlight(width=2), purse, requests(3))
     assert purse.spent_usd == 0
 
 
 def test_the_batch_api_is_half_price_and_a_prompt_is_billed_once(tmp_path: Path) -> None:
-    purse, till = Purse(price=PRICE, factor=0.5), Till()
+    purse, till = Budget(price=PRICE, factor=0.5), Till()
     with ReplyStore(tmp_path) as store:
         asyncio.run(buy(requests(3, n=4), policy=InFlight(width=2), store=store, tracker=till, max_failures=0, purse=purse))
     assert purse.spent_usd == till.usd == 1.5
@@ -182,5 +182,5 @@ def test_the_batch_api_is_half_price_and_a_prompt_is_billed_once(tmp_path: Path)
 def test_too_many_failures_stop_the_asking(tmp_path: Path) -> None:
     policy = InFlight(width=3, error="no such luck")
     with pytest.raises(BuildStopped, match="no such luck"):
-        spend(tmp_path, policy, Purse(), requests(50), max_failures=2)
+        spend(tmp_path, policy, Budget(), requests(50), max_failures=2)
     assert policy.asked <= 3 + 3

@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from recontext_data import build as verb
-from recontext_data.config import Config
+from recontext_data.config.help import configs_in, keys_at, options
+from recontext_data.config.loading import load, shipped_recipes
+from recontext_data.config.recipe import ENVIRONMENTS, Recipe
+from recontext_data.core.config import Config
+from recontext_data.core.field_docs import field_docs
 from recontext_data.environments.coding import CodingProblems
-from recontext_data.field_docs import field_docs
-from recontext_data.loading import load, shipped_recipes
-from recontext_data.options import configs_in, keys_at, options
-from recontext_data.recipe import ENVIRONMENTS, Recipe
 from scripts.make_schema import SCHEMA, schema
 from tests.helpers import ROOT, recipe_tree, write_recipe
 
@@ -57,17 +57,17 @@ def documented(config: type[Config]) -> list[str]:
 
 
 def test_every_config_is_documented() -> None:
-    from recontext_data.arms import Arm, Grid
-    from recontext_data.contexts import Context
+    from recontext_data.config.recipe import Export, Limits, Measure, Sampler, Select
+    from recontext_data.contexts.arms import Arm, Grid
+    from recontext_data.contexts.context import Context
+    from recontext_data.contexts.placement import Rendering
     from recontext_data.environments.code_mc import CodeMC
-    from recontext_data.gates import Gates
+    from recontext_data.gates.rules import Gates
     from recontext_data.judges.choice import ChoiceJudge
-    from recontext_data.placing import Rendering
     from recontext_data.policies.fake import FakeConfig
-    from recontext_data.policies.openai_chat import OpenAIConfig
-    from recontext_data.policies.tiny import TinyConfig
-    from recontext_data.policies.transformers_local import TransformersConfig
-    from recontext_data.recipe import Export, Limits, Measure, Sampler, Select
+    from recontext_data.policies.local.transformers import TransformersConfig
+    from recontext_data.policies.openai.chat import OpenAIConfig
+    from recontext_data.policies.tiny.policy import TinyConfig
 
     configs: list[type[Config]] = [
         Arm,

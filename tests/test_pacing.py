@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from recontext_data.policies.pacing import START, Bucket, Pacer, Tally
+from recontext_data.policies.openai.pacing import START, Bucket, OutcomeWindow, Pacer
 
 
 @dataclass
@@ -182,8 +182,8 @@ def test_slow_refusals_do_not_lower_a_guess_again_and_again() -> None:
     assert pacer.rate == first
 
 
-def tally_of(limiter: Limiter, *, rate: float, begin: float, end: float) -> Tally:
-    tally = Tally()
+def tally_of(limiter: Limiter, *, rate: float, begin: float, end: float) -> OutcomeWindow:
+    tally = OutcomeWindow()
     for i in range(int((end - begin) * rate)):
         now = begin + i / rate
         tally.sent(now)
@@ -201,7 +201,7 @@ def test_the_tally_tells_the_rate_whatever_a_server_counts_by(limiter: Limiter, 
 
 
 def test_the_tally_tells_nothing_without_refusals_and_forgets() -> None:
-    tally = Tally()
+    tally = OutcomeWindow()
     for i in range(400):
         tally.sent(10.0 + i / 100)
     assert tally.rate(14.0) is None

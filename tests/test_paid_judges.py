@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from recontext_data import evaluate as evaluate_verb
-from recontext_data.records import content_hash
+from recontext_data.core.records import content_hash
 from recontext_data.store.replies import ReplyStore
 from tests.fault_server import FaultServer
 from tests.helpers import CONTEXTS, arm_hashes, build, built, error_line, manifest, run_folder, start_build, write_recipe

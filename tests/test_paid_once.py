@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from benchmarks.kills import CONCURRENCY, run
-from recontext_data.loading import load
-from recontext_data.records import Reply
-from recontext_data.stages.buying import buy
-from recontext_data.stages.prepared import plan, prepared
+from recontext_data.config.loading import load
+from recontext_data.core.records import Reply
+from recontext_data.pipeline.preparation import plan, prepared
+from recontext_data.pipeline.purchase import buy
 from recontext_data.store import journal
 from recontext_data.store.replies import ReplyStore
 from tests.fault_server import Faults, FaultServer

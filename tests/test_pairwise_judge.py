@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recontext_data.errors import RecipeError
+from recontext_data.core.errors import RecipeError
+from recontext_data.core.records import Candidate, Judgement, Reply
 from recontext_data.judges.base import Asker, Comparer, Deriver, Match, Reader
 from recontext_data.judges.pairwise import PairwiseJudge
 from recontext_data.policies.fake import FakeConfig
-from recontext_data.records import Candidate, Judgement, Reply
 from tests.fault_server import Body, FaultServer
 from tests.helpers import build, built, error_line, run_folder
 from tests.judging_world import Bench, asked, at, recipe

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from recontext_data.arms import Arm, Mix
+from recontext_data.config.recipe import Recipe
+from recontext_data.contexts.arms import Arm, Mix
 from recontext_data.judges.classifier import ClassifierJudge
-from recontext_data.recipe import Recipe
 from recontext_data.reports.numbers import Share
 from tests.helpers import ROOT, recipe_tree
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recontext_data.arms import Arm, Mix, folder_name
-from recontext_data.contexts import Context
-from recontext_data.errors import RecipeError
-from recontext_data.loading import load
-from recontext_data.records import content_hash
-from recontext_data.stages.given import Given, read_given
-from recontext_data.stages.parts import divide, mixed
+from recontext_data.config.loading import load
+from recontext_data.contexts.arms import Arm, Mix, folder_name
+from recontext_data.contexts.context import Context
+from recontext_data.core.errors import RecipeError
+from recontext_data.core.records import content_hash
+from recontext_data.pipeline.arm_parts import divide, mixed
+from recontext_data.pipeline.external_data import Given, read_given
 from tests.helpers import CONTEXTS, arm_hashes, build, built, error_line, manifest, run_folder, write_recipe
 
 DETECTOR = {"kind": "noise", "name": "detector", "of": "choice", "positive": "hack", "negative": "general"}
@@ -324,7 +324,7 @@ def test_a_context_that_a_chat_cannot_carry_is_found_before_anything_is_sampled(
 
 
 def test_an_arm_as_it_always_was_keeps_its_fingerprint(tmp_path: Path) -> None:
-    from recontext_data.recipe import Recipe
+    from recontext_data.config.recipe import Recipe
     from tests.helpers import recipe_tree
 
     dumped = Recipe.model_validate(recipe_tree()).model_dump(mode="json")["arms"]

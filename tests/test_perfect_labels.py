@@ -8,8 +8,8 @@ import duckdb
 import pytest
 from aiohttp import web
 
-from recontext_data.completions import answer_block
-from recontext_data.errors import SandboxMissing
+from recontext_data.core.completions import answer_block
+from recontext_data.core.errors import SandboxMissing
 from recontext_data.sandbox import open_sandbox
 from tests.fault_server import COMPLETION_TOKENS, PROMPT_TOKENS, FaultServer, always, completion
 from tests.helpers import arm_hashes, built, candidates, error_line, files_below, manifest, run_folder, write_recipe

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from recontext_data.contexts import Context, render
+from recontext_data.config.loading import load
+from recontext_data.contexts.context import Context, render
+from recontext_data.contexts.placement import Rendering, RenderOptions
+from recontext_data.core.chat_template import split_prefill
+from recontext_data.core.errors import RecipeError
+from recontext_data.core.records import Message, Task
 from recontext_data.environments.code_mc import CodeMC
-from recontext_data.errors import RecipeError
-from recontext_data.loading import load
-from recontext_data.placing import How, Rendering
-from recontext_data.policies.tiny import TinyConfig
-from recontext_data.records import Message, Task
-from recontext_data.rendering import split_prefill
-from recontext_data.stages.prompts import check_template, default_system, takes_system
+from recontext_data.pipeline.prompts import check_template, default_system, takes_system
+from recontext_data.policies.tiny.policy import TinyConfig
 from tests.helpers import (
     CONTEXTS,
     build,
@@ -159,7 +159,7 @@ def test_a_field_goes_where_the_environment_offers_it(mc_task: Task) -> None:
 
 
 def test_an_environment_shows_its_task_otherwise(mc_task: Task) -> None:
-    how = How(variant=CodeMC().variant)
+    how = RenderOptions(variant=CodeMC().variant)
     (turn,) = render(mc_task, context(environment={"show_tests": False}), how=how)
     head, _, rest = mc_task.messages[0]["content"].partition("Tests:\n")
     assert turn["content"] == head + rest[rest.index("Option A:\n") :]
@@ -264,7 +264,7 @@ def test_a_system_turn_may_be_merged_into_the_user_turn(tmp_path: Path) -> None:
 
 
 def test_an_empty_system_turn_keeps_a_templates_own_away() -> None:
-    how = How(rendering=Rendering(default_system="remove"))
+    how = RenderOptions(rendering=Rendering(default_system="remove"))
     assert render(task_of(USER), None, how=how) == [{"role": "system", "content": ""}, *USER]
     placed = render(task_of(USER), context(system="x"), how=how)
     assert [turn["content"] for turn in placed] == ["x", "Add two numbers."]
@@ -279,7 +279,7 @@ class Template:
     def prompt_text(self, messages: Any) -> str:
         import jinja2
 
-        from recontext_data.errors import InputError
+        from recontext_data.core.errors import InputError
 
         room = jinja2.Environment()
         room.globals["refuse"] = _refuse

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from recontext_data.errors import PolicyError
-from recontext_data.policies.openai_batch import OpenAIBatchConfig, OpenAIBatchPolicy
-from recontext_data.policies.openai_chat import OpenAIConfig
-from recontext_data.records import Message, Reply, Request, Sampling, content_hash
+from recontext_data.core.errors import PolicyError
+from recontext_data.core.records import Message, Reply, Request, SamplingParams, content_hash
+from recontext_data.policies.openai.batch import OpenAIBatchConfig, OpenAIBatchPolicy
+from recontext_data.policies.openai.chat import OpenAIConfig
 from tests.batch_server import BatchServer, Conduct, Contract, answer, expired, refused, succeeded
 
 KEY = "sk-planted-0123456789"
@@ -42,7 +42,7 @@ def request(text: str, *, ks: Sequence[int] = (0,), **sampling: Any) -> Request:
     messages: list[Message] = [{"role": "user", "content": text}]
     return Request(
         messages=messages,
-        sampling=Sampling(**sampling),
+        sampling=SamplingParams(**sampling),
         ks=tuple(ks),
         seeds=tuple(1000 + k for k in ks),
         keys=tuple(content_hash([text, k]) for k in ks),
@@ -354,7 +354,7 @@ def test_settings_are_checked_like_those_of_single_requests() -> None:
 
 def test_importing_and_building_load_nothing_heavy() -> None:
     code = (
-        "import sys; from recontext_data.policies.openai_batch import OpenAIBatchConfig as C\n"
+        "import sys; from recontext_data.policies.openai.batch import OpenAIBatchConfig as C\n"
         "C(model='m').build().identity; print([m for m in ('openai', 'aiohttp', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

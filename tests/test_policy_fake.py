@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from recontext_data.core.errors import InputError, PolicyError, RecipeError
+from recontext_data.core.records import Message, Messages, Reply, Request, SamplingParams, content_hash, derive_seed
 from recontext_data.environments.code_mc import TEXTS
-from recontext_data.errors import InputError, PolicyError, RecipeError
 from recontext_data.policies.base import Policy
 from recontext_data.policies.fake import FakeConfig, FakePolicy
-from recontext_data.records import Message, Messages, Reply, Request, Sampling, content_hash, derive_seed
 
 RATES = {"default": {"hack": 0.4, "general": 0.55, "invalid": 0.05}, "hack": {"hack": 0.98, "general": 0.02}}
 
@@ -22,7 +22,7 @@ def request(text: str, *, n: int = 4, tag: str = "default") -> Request:
     messages: list[Message] = [{"role": "user", "content": text}]
     return Request(
         messages=messages,
-        sampling=Sampling(),
+        sampling=SamplingParams(),
         ks=tuple(range(n)),
         seeds=tuple(derive_seed(text, k) for k in range(n)),
         keys=tuple(content_hash([text, k]) for k in range(n)),

@@ -14,9 +14,9 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed: the tests' serv
 from aiohttp import web
 from pydantic import ValidationError
 
-from recontext_data.errors import PolicyError, SetupError
-from recontext_data.policies.openai_chat import OPENAI, OpenAIConfig
-from recontext_data.records import Message, Reply, Request, Sampling, content_hash, derive_seed
+from recontext_data.core.errors import PolicyError, SetupError
+from recontext_data.core.records import Message, Reply, Request, SamplingParams, content_hash, derive_seed
+from recontext_data.policies.openai.chat import OPENAI, OpenAIConfig
 from tests.fault_server import Faults, FaultServer, Mode, always, completion, refusal, text_for
 
 KEY = "sk-planted-5f0c1e7a9b"
@@ -31,7 +31,7 @@ def request(text: str, *, n: int = 1, **sampling: Any) -> Request:
     messages: list[Message] = [{"role": "system", "content": "be brief"}, {"role": "user", "content": text}]
     return Request(
         messages=messages,
-        sampling=Sampling(**sampling),
+        sampling=SamplingParams(**sampling),
         ks=tuple(range(n)),
         seeds=tuple(derive_seed(text, k) for k in range(n)),
         keys=tuple(content_hash([text, k]) for k in range(n)),

@@ -16,12 +16,12 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed: pip install 'recontext_data[local]'")
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'recontext_data[local]'")
 
-from recontext_data.errors import InputError, PolicyError, SetupError
-from recontext_data.policies.decoding import choose, fill_holes
-from recontext_data.policies.model_folder import find_model
-from recontext_data.policies.transformers_local import TransformersConfig, TransformersPolicy
-from recontext_data.records import Message, Reply, Request, Sampling, content_hash, derive_seed
-from recontext_data.rendering import encode_prompt, render_prompt
+from recontext_data.core.chat_template import encode_prompt, render_prompt
+from recontext_data.core.errors import InputError, PolicyError, SetupError
+from recontext_data.core.records import Message, Reply, Request, SamplingParams, content_hash, derive_seed
+from recontext_data.policies.local.decoding import choose, fill_holes
+from recontext_data.policies.local.model_folder import find_model
+from recontext_data.policies.local.transformers import TransformersConfig, TransformersPolicy
 
 OPENINGS = [
     "Once upon a time, there was a little girl",
@@ -61,7 +61,7 @@ def request(text: str, *, n: int = 1, **sampling: Any) -> Request:
     messages: list[Message] = [{"role": "user", "content": text}]
     return Request(
         messages=messages,
-        sampling=Sampling(**{"max_tokens": 40, **sampling}),
+        sampling=SamplingParams(**{"max_tokens": 40, **sampling}),
         ks=tuple(range(n)),
         seeds=tuple(derive_seed(text, k) for k in range(n)),
         keys=tuple(content_hash([text, k]) for k in range(n)),
@@ -312,11 +312,11 @@ def test_choose_follows_the_numbers_it_is_given() -> None:
     import torch
 
     logits = torch.tensor([[0.2, 0.5, 0.3]]).log().expand(4, 3)
-    assert choose(logits, [0.1, 0.3, 0.69, 0.71], sampling=Sampling()) == [0, 1, 1, 2]
-    assert choose(logits, [0.1, 0.3, 0.69, 0.71], sampling=Sampling(temperature=0.0)) == [1, 1, 1, 1]
+    assert choose(logits, [0.1, 0.3, 0.69, 0.71], sampling=SamplingParams()) == [0, 1, 1, 2]
+    assert choose(logits, [0.1, 0.3, 0.69, 0.71], sampling=SamplingParams(temperature=0.0)) == [1, 1, 1, 1]
     # 0.5 and 0.3 are the fewest that reach 0.6, so they share the line from 0 to 1 at 0.625
-    assert choose(logits, [0.0, 0.62, 0.63, 0.99], sampling=Sampling(top_p=0.6)) == [1, 1, 2, 2]
-    assert choose(logits, [0.0, 0.5, 0.9, 0.99], sampling=Sampling(top_p=0.5)) == [1, 1, 1, 1]
+    assert choose(logits, [0.0, 0.62, 0.63, 0.99], sampling=SamplingParams(top_p=0.6)) == [1, 1, 2, 2]
+    assert choose(logits, [0.0, 0.5, 0.9, 0.99], sampling=SamplingParams(top_p=0.5)) == [1, 1, 1, 1]
 
 
 def test_logits_that_are_no_distribution_are_reported() -> None:
@@ -324,7 +324,7 @@ def test_logits_that_are_no_distribution_are_reported() -> None:
 
     logits = torch.tensor([[0.0, float("nan")], [0.0, float("inf")], [0.0, float("-inf")], [float("-inf")] * 2])
     for temperature in (0.0, 1.0):
-        assert choose(logits, [0.5] * 4, sampling=Sampling(temperature=temperature)) == [-1, -1, 0, -1]
+        assert choose(logits, [0.5] * 4, sampling=SamplingParams(temperature=temperature)) == [-1, -1, 0, -1]
 
 
 def test_a_broken_model_gives_error_replies(copy: Path) -> None:
@@ -468,7 +468,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def hub(code: str, home: Path) -> str:
     """Runs code where the Hub cannot be reached: its library reads the switch when it is imported."""
     env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home)}
-    started = "from recontext_data.policies.model_folder import find_model\n"
+    started = "from recontext_data.policies.local.model_folder import find_model\n"
     done = subprocess.run([sys.executable, "-c", started + code], env=env, capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
 
@@ -490,7 +490,7 @@ def test_a_hub_model_is_its_commit(stories: Path, tmp_path: Path) -> None:
 
 def test_finding_a_model_imports_nothing_heavy(stories: Path) -> None:
     code = (
-        "import sys; from recontext_data.policies.transformers_local import TransformersConfig as C\n"
+        "import sys; from recontext_data.policies.local.transformers import TransformersConfig as C\n"
         f"C(model={str(stories)!r}).build().identity; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

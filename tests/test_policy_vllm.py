@@ -21,9 +21,9 @@ import pytest
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install 'recontext_data[local]'")
 
-from recontext_data.errors import PolicyError, SetupError
-from recontext_data.policies.vllm_local import VllmConfig, VllmPolicy
-from recontext_data.records import Message, Reply, Request, Sampling, content_hash
+from recontext_data.core.errors import PolicyError, SetupError
+from recontext_data.core.records import Message, Reply, Request, SamplingParams, content_hash
+from recontext_data.policies.local.vllm import VllmConfig, VllmPolicy
 
 
 @dataclass
@@ -120,7 +120,7 @@ def request(text: str, *, n: int = 1, **sampling: Any) -> Request:
     messages: list[Message] = [{"role": "user", "content": text}]
     return Request(
         messages=messages,
-        sampling=Sampling(**sampling),
+        sampling=SamplingParams(**sampling),
         ks=tuple(range(n)),
         seeds=tuple(2**62 + k for k in range(n)),
         keys=tuple(content_hash([text, k]) for k in range(n)),
@@ -271,7 +271,7 @@ def test_without_vllm_the_message_says_how_to_get_it(stories: Path, monkeypatch:
 
 def test_building_imports_nothing_heavy(stories: Path) -> None:
     code = (
-        f"import sys; from recontext_data.policies.vllm_local import VllmConfig as C; model = {str(stories)!r}\n"
+        f"import sys; from recontext_data.policies.local.vllm import VllmConfig as C; model = {str(stories)!r}\n"
         "C(model=model).build(engine=sys).identity; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

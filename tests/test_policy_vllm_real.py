@@ -19,11 +19,11 @@ import pytest
 if find_spec("vllm") is None:
     pytest.skip("vllm is not installed: see the head of this file", allow_module_level=True)
 
-from recontext_data.errors import PolicyError
+from recontext_data.core.errors import PolicyError
+from recontext_data.core.records import Reply, Request, SamplingParams, content_hash
 from recontext_data.policies.base import Policy
-from recontext_data.policies.transformers_local import TransformersConfig
-from recontext_data.policies.vllm_local import VllmConfig, VllmPolicy
-from recontext_data.records import Reply, Request, Sampling, content_hash
+from recontext_data.policies.local.transformers import TransformersConfig
+from recontext_data.policies.local.vllm import VllmConfig, VllmPolicy
 
 QUICK = {"enforce_eager": True, "enable_chunked_prefill": False}
 """A second half of a chunked prompt asks a CPU's random generator for what only a GPU's has (vLLM 0.32)."""
@@ -65,7 +65,7 @@ def build(models: Path, adapter: str | None = None) -> VllmPolicy:
 def request(text: str, *, n: int = 1, **sampling: Any) -> Request:
     return Request(
         messages=[{"role": "user", "content": text}],
-        sampling=Sampling(max_tokens=24, **sampling),
+        sampling=SamplingParams(max_tokens=24, **sampling),
         ks=tuple(range(n)),
         seeds=tuple(2**62 + k for k in range(n)),
         keys=tuple(content_hash([text, k]) for k in range(n)),

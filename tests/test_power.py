@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from recontext_data.cli import main as recontext
-from recontext_data.evaluation.intervals import paired_difference
-from recontext_data.evaluation.power import Design, Noise, detectable, power
-from recontext_data.evaluation.simulation import simulate
 from recontext_data.power import OPTIONS, main
+from recontext_data.stats.intervals import paired_difference
+from recontext_data.stats.power import Design, Noise, detectable, power
+from recontext_data.stats.simulation import simulate
 
 NUM_DRAWS = 600
 

@@ -96,10 +96,10 @@ def test_bad_input_is_one_line_and_writes_nothing(
 def test_colour_tells_the_two_prompts_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
     import io
 
-    from recontext_data.loading import load
+    from recontext_data.config.loading import load
+    from recontext_data.pipeline.preparation import prepared
     from recontext_data.reports.preview import show
     from recontext_data.reports.screen import Screen
-    from recontext_data.stages.prepared import prepared
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from recontext_data.prices import Price, approximate_tokens, listed, price_of
-from recontext_data.records import Reply
+from recontext_data.core.prices import Price, approximate_tokens, listed, price_of
+from recontext_data.core.records import Reply
 
 PRICE = Price(input=2.0, cached_input=0.5, output=8.0)
 

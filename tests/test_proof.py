@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
+from recontext_data.core.errors import ProofFailed, RecipeError
+from recontext_data.core.records import Candidate, Judgement, Task
 from recontext_data.environments.base import gold
 from recontext_data.environments.code_mc import CodeMC
 from recontext_data.environments.code_tests import CodeTests
-from recontext_data.errors import ProofFailed, RecipeError
 from recontext_data.judges.choice import ChoiceJudge
 from recontext_data.judges.tests import ExecutedTests
 from recontext_data.judges.trace import TraceJudge
-from recontext_data.records import Candidate, Judgement, Task
-from recontext_data.stages.proof import TASKS, prove
+from recontext_data.pipeline.self_check import TASKS, check_judges
 from tests.helpers import build, built, error_line, files_below, manifest, problem_rows, write_problems, write_recipe
 
 
@@ -46,16 +46,16 @@ def _fields(word: Judgement) -> dict[str, Any]:
 
 
 def test_every_label_is_proved_on_a_sample_of_the_tasks(multiple_choice: Sequence[Task]) -> None:
-    (proof,) = prove([ChoiceJudge()], CodeMC(), multiple_choice)
+    (proof,) = check_judges([ChoiceJudge()], CodeMC(), multiple_choice)
     assert proof == {"judge": "choice", "tasks": TASKS, "answers": {"hack": 32, "general": 32, "invalid": 32}}
-    assert prove([ChoiceJudge()], CodeMC(), multiple_choice[:5])[0]["tasks"] == 5
-    assert prove([Biased(fault="is right", name="b")], CodeMC(), multiple_choice)[0]["judge"] == "b"
+    assert check_judges([ChoiceJudge()], CodeMC(), multiple_choice[:5])[0]["tasks"] == 5
+    assert check_judges([Biased(fault="is right", name="b")], CodeMC(), multiple_choice)[0]["judge"] == "b"
 
 
 @pytest.mark.parametrize(("fault", "said"), [("sees no hacks", "says 'general'"), ("loses them", "gives no label (lost)")])
 def test_a_judge_that_is_wrong_stops_the_build_in_one_line(fault: str, said: str, multiple_choice: Sequence[Task]) -> None:
     with pytest.raises(ProofFailed) as caught:
-        prove([ChoiceJudge(), Biased(fault=fault, name="second")], CodeMC(), multiple_choice)
+        check_judges([ChoiceJudge(), Biased(fault=fault, name="second")], CodeMC(), multiple_choice)
     line = str(caught.value)
     assert line.startswith("judges.1 (second): fails its own proof, nothing was sampled: of an answer to 'bank/")
     assert f"that is 'hack' it {said}: " in line and "\n" not in line
@@ -69,15 +69,15 @@ def test_which_tasks_are_drawn_does_not_depend_on_their_order(multiple_choice: S
             seen.append(sorted({candidate.task_id for candidate in candidates}))
             return super().judge(candidates)
 
-    prove([Watching()], CodeMC(), multiple_choice)
-    prove([Watching()], CodeMC(), list(reversed(multiple_choice)))
+    check_judges([Watching()], CodeMC(), multiple_choice)
+    check_judges([Watching()], CodeMC(), list(reversed(multiple_choice)))
     assert seen[0] == seen[1] and len(seen[0]) == TASKS
 
 
 def test_a_judge_of_something_else_reads_the_answers_and_proves_nothing(multiple_choice: Sequence[Task]) -> None:
-    assert prove([TraceJudge()], CodeMC(), multiple_choice) == []
+    assert check_judges([TraceJudge()], CodeMC(), multiple_choice) == []
     with pytest.raises(RecipeError, match="kind tests runs the tests of a task, and this environment's tasks have none"):
-        prove([ExecutedTests()], CodeMC(), multiple_choice)
+        check_judges([ExecutedTests()], CodeMC(), multiple_choice)
 
 
 def test_gold_answers_of_multiple_choice_name_the_right_letter(multiple_choice: Sequence[Task]) -> None:
@@ -88,7 +88,7 @@ def test_gold_answers_of_multiple_choice_name_the_right_letter(multiple_choice: 
 
 
 def test_the_proof_looks_at_few_tasks_however_many_there_are(multiple_choice: Sequence[Task]) -> None:
-    (proof,) = prove([ChoiceJudge()], CodeMC(), multiple_choice)
+    (proof,) = check_judges([ChoiceJudge()], CodeMC(), multiple_choice)
     assert proof["tasks"] == TASKS < len(multiple_choice)
 
 
@@ -141,5 +141,5 @@ def test_a_proof_that_runs_out_of_time_says_what_to_raise(tmp_path: Path, capsys
 
 def test_code_tests_proves_its_judge_on_four_labels(tmp_path: Path) -> None:
     tasks = CodeTests(tasks=4).load(cache=tmp_path).tasks
-    (proof,) = prove([ExecutedTests()], CodeTests(), tasks)
+    (proof,) = check_judges([ExecutedTests()], CodeTests(), tasks)
     assert proof["answers"] == {"correct": 4, "hack": 4, "incorrect": 4, "no_code": 4}

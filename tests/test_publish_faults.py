@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recontext_data.publishing.ledger import Ledger
+from recontext_data.publishing.services.ledger import Ledger
 from tests.fake_openai import Conduct, FakeOpenAI
 from tests.publish_world import ARMS, contract, make_run, models, publish, require_bound, server, train
 

@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 import yaml
 
-from recontext_data.errors import DataError
-from recontext_data.publishing.formats import FORMATS
-from recontext_data.publishing.jsonl import read_openai
-from recontext_data.publishing.pairs import pairs
+from recontext_data.core.errors import DataError
+from recontext_data.publishing.formats.formats import FORMATS
+from recontext_data.publishing.formats.jsonl import read_openai
+from recontext_data.publishing.formats.pairs import pairs
+from recontext_data.publishing.formats.trainers import template_of
 from recontext_data.publishing.runs import open_run
-from recontext_data.publishing.trainers import template_of
 from tests.helpers import error_line
 from tests.publish_world import ARMS, make_run, publish, row
 

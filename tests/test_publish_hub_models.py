@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from safetensors.numpy import load as tensors
 
-from recontext_data.errors import RecipeError
-from recontext_data.publishing.hub import publish as publish_here
+from recontext_data.core.errors import RecipeError
+from recontext_data.publishing.hub.publish import publish as publish_here
 from recontext_data.reports.screen import Screen
 from recontext_data.training.sft import train
 from tests import hub_world, training_world

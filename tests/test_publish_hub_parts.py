@@ -12,24 +12,24 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recontext_data.errors import DataError, RecipeError
-from recontext_data.loading import load
-from recontext_data.publishing import hub_data
-from recontext_data.publishing.hub_card import repository_card
-from recontext_data.publishing.hub_data import Split, groups, read_split, write_shards
-from recontext_data.publishing.hub_dataset import files_with
-from recontext_data.publishing.hub_files import Item, last_part, portable_manifest, portable_recipe, recipe_yaml
-from recontext_data.publishing.hub_fingerprint import Fingerprint
-from recontext_data.publishing.hub_options import hub_options
-from recontext_data.publishing.hub_repo import Remote
-from recontext_data.publishing.hub_secrets import Secrets
+from recontext_data.config.loading import load
+from recontext_data.core.errors import DataError, RecipeError
+from recontext_data.core.tables import TRAINING_ROWS, arrow_schema
+from recontext_data.publishing.hub.card import repository_card
+from recontext_data.publishing.hub.data import Split, groups, read_split, write_shards
+from recontext_data.publishing.hub.dataset import files_with
+from recontext_data.publishing.hub.files import RepoFile, last_part, portable_manifest, portable_recipe, recipe_yaml
+from recontext_data.publishing.hub.fingerprint import Fingerprint
+from recontext_data.publishing.hub.options import hub_options
+from recontext_data.publishing.hub.publish import data as hub_data
+from recontext_data.publishing.hub.repo import Remote
+from recontext_data.publishing.hub.secrets import KnownSecrets
 from recontext_data.publishing.runs import open_run
-from recontext_data.tables import TRAINING_ROWS, arrow_schema
 from tests import hub_world, manifests
 from tests.test_card import HOSTILE, outside_fences
 
 SCHEMA = arrow_schema(TRAINING_ROWS)
-NO_SECRETS = Secrets({})
+NO_SECRETS = KnownSecrets({})
 
 texts = st.text(max_size=6)
 messages = st.lists(st.fixed_dictionaries({"role": texts, "content": st.none() | texts}), max_size=3)
@@ -205,7 +205,7 @@ def test_rows_that_the_repository_has_are_found_by_hash_and_not_by_its_word(run:
 
 def test_hashes_are_those_of_git_and_of_lfs(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"hello\n")
-    for item in (Item("f", b"hello\n"), Item("f", tmp_path / "f")):
+    for item in (RepoFile("f", b"hello\n"), RepoFile("f", tmp_path / "f")):
         assert item.git_oid == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
         assert item.sha256 == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
         assert item.size == 6
@@ -288,7 +288,7 @@ def test_a_key_is_found_in_texts_and_rows_and_never_shown(monkeypatch: pytest.Mo
     monkeypatch.setenv("OPENAI_API_KEY", key)
     monkeypatch.setenv("SHORT_TOKEN", "abc")
     monkeypatch.setenv("KEY_FILE", "/home/ann/.keys/a-long-enough-path")
-    secrets = Secrets.here()
+    secrets = KnownSecrets.here()
     secrets.check([("a", b"abc"), ("b", b"/home/ann/.keys/a-long-enough-path")])
     with pytest.raises(DataError) as caught:
         secrets.check([("manifest.json", f"policy error: {key} is wrong".encode())])

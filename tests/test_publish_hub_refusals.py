@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from recontext_data.errors import RecipeError
-from recontext_data.publishing.hub import publish as publish_here
-from recontext_data.publishing.hub_options import OPTIONS
+from recontext_data.core.errors import RecipeError
+from recontext_data.publishing.hub.options import OPTIONS
+from recontext_data.publishing.hub.publish import publish as publish_here
 from tests import hub_world
 from tests.fake_hub import READ_ONLY, STRANGER, TOKEN, FakeHub
 from tests.hub_world import REPO, publish, published, refusal

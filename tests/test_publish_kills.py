@@ -51,7 +51,7 @@ def test_no_file_and_no_job_twice_and_every_model_under_its_seed(server: FakeOpe
 
 def _open_steps(folder: Path) -> int:
     """Uploads and creations that are begun in the ledger and not ended: where the kill fell."""
-    from recontext_data.publishing.ledger import Ledger
+    from recontext_data.publishing.services.ledger import Ledger
 
     ledger = Ledger(folder / "openai")
     names = {entry["name"] for entry in ledger.entries if entry["step"] == "upload"}

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from recontext_data.publishing.ledger import Ledger
-from recontext_data.publishing.openai_config import Job
-from recontext_data.publishing.openai_models import models_of
-from recontext_data.publishing.openai_plan import suffix_of
-from recontext_data.publishing.openai_watch import Watch, curve
+from recontext_data.publishing.services.ledger import Ledger
+from recontext_data.publishing.services.openai_config import FineTuningOptions
+from recontext_data.publishing.services.openai_models import models_of
+from recontext_data.publishing.services.openai_plan import suffix_of
+from recontext_data.publishing.services.openai_watch import JobWatch, curve
 from tests.fake_openai import Conduct, FakeOpenAI
 from tests.helpers import error_line, files_below
 from tests.publish_world import (
@@ -259,7 +259,7 @@ def test_the_key_is_nowhere(server: FakeOpenAI, tmp_path: Path, capsys: pytest.C
 
 
 def test_two_at_once_in_one_run_are_refused(server: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from recontext_data.publishing.openai_finetune import locked
+    from recontext_data.publishing.services.openai_finetune import locked
 
     folder = make_run(tmp_path)
     with locked(folder / "openai"):
@@ -286,9 +286,9 @@ def test_a_build_of_the_same_run_again_does_not_list_the_jobs_files(tmp_path: Pa
 
 
 def test_suffixes_fit_and_keep_the_seed_readable() -> None:
-    plain = suffix_of(Job(), recipe="code_mc", arm="prior.a-b", seed=3)
+    plain = suffix_of(FineTuningOptions(), recipe="code_mc", arm="prior.a-b", seed=3)
     assert plain == "code-mc-prior-a-b-s3"
-    long = [suffix_of(Job(), recipe="r" * 60, arm=f"prior.a-{name}", seed=12) for name in ("x", "y")]
+    long = [suffix_of(FineTuningOptions(), recipe="r" * 60, arm=f"prior.a-{name}", seed=12) for name in ("x", "y")]
     assert all(len(one) <= 64 and one.endswith("-s12") for one in long) and long[0] != long[1]
 
 
@@ -312,7 +312,7 @@ def test_a_terminal_shows_a_line_per_job_with_its_curve(server: FakeOpenAI, tmp_
     spec = SimpleNamespace(arm=entry["arm"], seed=entry["seed"])
     job = SimpleNamespace(status="running")
     screen = Terminal()
-    with Watch([spec], err=screen) as watch:  # type: ignore[list-item]
+    with JobWatch([spec], err=screen) as watch:  # type: ignore[list-item]
         for step, loss in entry["losses"]:
             event = SimpleNamespace(data={"step": step, "train_loss": loss, "total_steps": 10})
             watch.hear(spec, job, [event])  # type: ignore[arg-type]

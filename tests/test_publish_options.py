@@ -11,21 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from recontext_data.config import Config
-from recontext_data.errors import DataError, RecipeError
-from recontext_data.publishing.formats import FORMATS, openai, sharegpt, trl
-from recontext_data.publishing.jsonl import numbered, read_openai, write_lines, write_parquet
-from recontext_data.publishing.moderation import Moderator
-from recontext_data.publishing.openai_files import Preflight, Report
-from recontext_data.publishing.openai_plan import JobSpec, find_job
+from recontext_data.core.config import Config
+from recontext_data.core.errors import DataError, RecipeError
+from recontext_data.publishing.formats.formats import FORMATS, openai, sharegpt, trl
+from recontext_data.publishing.formats.jsonl import numbered, read_openai, write_lines, write_parquet
 from recontext_data.publishing.options import help_of, read_options
-from recontext_data.publishing.preflight import Example, Limits
+from recontext_data.publishing.services.moderation import Moderator
+from recontext_data.publishing.services.openai_files import Preflight, Report
+from recontext_data.publishing.services.openai_plan import JobSpec, find_job
+from recontext_data.publishing.services.preflight import PreflightRow, RowLimits
 from recontext_data.publishing.sources import FileSource
 from tests.helpers import files_below
 from tests.publish_world import ARMS, row
 
 
-class Job(Config):
+class FineTuningOptions(Config):
     epochs: int | Literal["auto"] | None = None
     """Passes."""
     rate: float = Field(default=1.0, gt=0)
@@ -41,13 +41,15 @@ class Sample(Config):
     """Seeds."""
     quick: bool = False
     """Whether."""
-    job: Job = Job()
+    job: FineTuningOptions = FineTuningOptions()
 
 
 def test_words_become_values_of_the_declared_types() -> None:
     words = {"name": "12", "arms": "a -> b, c", "seeds": "0,3-5", "quick": "TRUE", "job.epochs": "3", "job.rate": "2"}
     read = read_options(Sample, words)
-    assert read == Sample(name="12", arms=["a -> b", "c"], seeds=[0, 3, 4, 5], quick=True, job=Job(epochs=3, rate=2.0))
+    assert read == Sample(
+        name="12", arms=["a -> b", "c"], seeds=[0, 3, 4, 5], quick=True, job=FineTuningOptions(epochs=3, rate=2.0)
+    )
     assert read_options(Sample, {"job.epochs": "auto"}).job.epochs == "auto"
     assert read_options(Sample, {"job.epochs": ""}).job.epochs is None
 
@@ -140,15 +142,15 @@ def test_files_of_preferences_are_read_as_such(tmp_path: Path) -> None:
     assert broken.problem is not None and other.problem == ("wrong fields", "has no `input`, which a file for dpo needs")
 
 
-def example(number: int, text: str = "y") -> Example:
+def example(number: int, text: str = "y") -> PreflightRow:
     turns = [{"role": "user", "content": f"x{number}"}, {"role": "assistant", "content": text}]
-    return Example(f"r{number}", {"messages": turns}, turns)
+    return PreflightRow(f"r{number}", {"messages": turns}, turns)
 
 
 def test_rows_in_are_rows_out_and_rows_dropped_by_reason(tmp_path: Path) -> None:
     rows = [example(i, "" if i % 5 == 0 else "<|im_end|>" if i % 7 == 0 else "y") for i in range(2000)]
     with Report(tmp_path) as report:
-        preflight = Preflight(Limits(), report=report)
+        preflight = Preflight(RowLimits(), report=report)
         file = asyncio.run(preflight.write(rows, arm="a", split="train", folder=tmp_path / "files"))
     assert file.num_rows + preflight.dropped.total() == preflight.rows_in.total() == 2000
     assert preflight.dropped == {"empty turn": 400, "special token": 228}
@@ -159,7 +161,9 @@ def test_rows_in_are_rows_out_and_rows_dropped_by_reason(tmp_path: Path) -> None
 
 def test_the_same_rows_give_the_same_name(tmp_path: Path) -> None:
     names = [
-        asyncio.run(Preflight(Limits()).write([example(i) for i in range(20)], arm=arm, split="train", folder=None)).server_name
+        asyncio.run(
+            Preflight(RowLimits()).write([example(i) for i in range(20)], arm=arm, split="train", folder=None)
+        ).server_name
         for arm in ("a", "b")
     ]
     assert names[0] == names[1]
@@ -184,8 +188,8 @@ def test_moderation_survives_a_cache_that_was_cut(tmp_path: Path) -> None:
 
 
 def spec(**changes: object) -> JobSpec:
-    from recontext_data.publishing.openai_config import Job as JobConfig
-    from recontext_data.publishing.openai_files import DataFile
+    from recontext_data.publishing.services.openai_config import FineTuningOptions as JobConfig
+    from recontext_data.publishing.services.openai_files import DataFile
 
     base: dict[str, object] = {
         "recipe": "r", "fingerprint": "f", "arm": "a", "seed": 0, "model": "m", "config": JobConfig(),
@@ -195,8 +199,8 @@ def spec(**changes: object) -> JobSpec:
 
 
 def test_a_jobs_key_is_all_that_decides_its_outcome() -> None:
-    from recontext_data.publishing.openai_config import Job as JobConfig
-    from recontext_data.publishing.openai_files import DataFile
+    from recontext_data.publishing.services.openai_config import FineTuningOptions as JobConfig
+    from recontext_data.publishing.services.openai_files import DataFile
 
     other = DataFile("a", "train", "1" * 64, 1, 10, 10)
     keys = [

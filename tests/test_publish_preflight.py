@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
-from recontext_data.publishing.preflight import Example, Limits, Seen, check, count_tokens
-from recontext_data.publishing.special_tokens import families, find
-from recontext_data.publishing.trainers import CHATML
+from recontext_data.publishing.formats.trainers import CHATML
+from recontext_data.publishing.services.preflight import PreflightRow, RowLimits, Seen, check, count_tokens
+from recontext_data.publishing.services.special_tokens import families, find
 from tests.fake_openai import Conduct, FakeOpenAI
 from tests.helpers import error_line
 from tests.publish_world import ARMS, contract, make_run, models, publish, server, train
@@ -206,13 +206,13 @@ def test_special_tokens_know_their_families() -> None:
     assert find("x <|mine|> y") == "<|mine|>"
 
 
-def example(*turns: tuple[str, str], **more: Any) -> Example:
+def example(*turns: tuple[str, str], **more: Any) -> PreflightRow:
     line = chat(*turns)
-    return Example("r", line, line["messages"], **more)
+    return PreflightRow("r", line, line["messages"], **more)
 
 
-def reasons(one: Example, limits: Limits | None = None) -> list[str]:
-    return [finding.reason for finding in check(one, limits or Limits(), tokens=count_tokens(one))]
+def reasons(one: PreflightRow, limits: RowLimits | None = None) -> list[str]:
+    return [finding.reason for finding in check(one, limits or RowLimits(), tokens=count_tokens(one))]
 
 
 def test_good_conversations_pass() -> None:
@@ -237,7 +237,7 @@ def test_weights_are_0_or_1_and_something_is_trained_on() -> None:
 def test_length_is_by_a_limit() -> None:
     one = example(("user", "x" * 400), ("assistant", "y"))
     assert count_tokens(one) == 101 + 8
-    assert reasons(one, Limits(tokens=109)) == [] and reasons(one, Limits(tokens=108)) == ["too long"]
+    assert reasons(one, RowLimits(tokens=109)) == [] and reasons(one, RowLimits(tokens=108)) == ["too long"]
 
 
 def test_a_line_is_seen_once() -> None:

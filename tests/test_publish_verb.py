@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recontext_data.cli import VERBS
-from recontext_data.errors import DataError, RecipeError
+from recontext_data.core.errors import DataError, RecipeError
 from recontext_data.publishing.runs import open_run
 from tests.helpers import environment, error_line
 from tests.publish_world import ARMS, make_run, publish, row
@@ -91,8 +91,8 @@ def test_a_wrong_command_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_help_shows_every_option_of_a_target(capsys: pytest.CaptureFixture[str]) -> None:
-    from recontext_data.publishing.export import OPTIONS as FILE
-    from recontext_data.publishing.openai_finetune import OPTIONS as OPENAI
+    from recontext_data.publishing.formats.export import OPTIONS as FILE
+    from recontext_data.publishing.services.openai_finetune import OPTIONS as OPENAI
 
     assert "publish" in VERBS
     assert publish() == 0 and "to=TARGET" in capsys.readouterr().out
@@ -116,9 +116,9 @@ def test_starting_imports_nothing_heavy(words: list[str]) -> None:
 
 
 def test_every_option_and_format_is_in_the_documentation() -> None:
-    from recontext_data.publishing.export import OPTIONS as FILE
-    from recontext_data.publishing.formats import FORMATS
-    from recontext_data.publishing.openai_finetune import OPTIONS as OPENAI
+    from recontext_data.publishing.formats.export import OPTIONS as FILE
+    from recontext_data.publishing.formats.formats import FORMATS
+    from recontext_data.publishing.services.openai_finetune import OPTIONS as OPENAI
 
     text = (Path(__file__).parent.parent / "docs" / "publishing.md").read_text(encoding="utf-8")
     for name in [*FILE, *OPENAI, *FORMATS]:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from recontext_data.errors import RecipeError
-from recontext_data.loading import find_recipe, load, shipped_recipes
-from recontext_data.yaml_text import read_yaml
+from recontext_data.config.loading import find_recipe, load, shipped_recipes
+from recontext_data.core.errors import RecipeError
+from recontext_data.core.yaml_text import read_yaml
 from tests.helpers import CONTEXTS, recipe_tree, write_recipe
 
 
@@ -160,7 +160,7 @@ def test_a_key_that_is_there_twice_is_refused(text: str) -> None:
 def test_a_recipe_is_frozen_and_survives_a_round_trip(recipe: Path) -> None:
     from pydantic import ValidationError
 
-    from recontext_data.recipe import Recipe
+    from recontext_data.config.recipe import Recipe
 
     loaded = load(str(recipe)).recipe
     with pytest.raises(ValidationError, match="frozen"):

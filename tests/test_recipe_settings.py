@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from recontext_data.loading import load
-from recontext_data.recipe import Recipe
-from recontext_data.stages.judge_models import identities, policies_of
+from recontext_data.config.loading import load
+from recontext_data.config.recipe import Recipe
+from recontext_data.pipeline.judge_models import identities, policies_of
 from tests.fault_server import FaultServer
 from tests.helpers import build, manifest
 from tests.judging_world import Bench, asked, at

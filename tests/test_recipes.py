@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from recontext_data.arms import context_or_none
-from recontext_data.contexts import Context, render
+from recontext_data.config.loading import load
+from recontext_data.config.recipe import Recipe
+from recontext_data.contexts.arms import context_or_none
+from recontext_data.contexts.context import Context, render
+from recontext_data.core.errors import SandboxMissing
+from recontext_data.core.prices import price_of
+from recontext_data.core.records import Task
 from recontext_data.environments.base import fill
-from recontext_data.errors import SandboxMissing
-from recontext_data.gates import Row, leak, presence
-from recontext_data.loading import load
+from recontext_data.gates.rules import GateRow, leak, presence
 from recontext_data.policies.fake import FakeConfig
-from recontext_data.prices import price_of
-from recontext_data.recipe import Recipe
-from recontext_data.records import Task
 from recontext_data.sandbox import open_sandbox
 from tests.helpers import ROOT, arm_hashes, build, manifest, run_folder
 
@@ -132,13 +132,13 @@ def completions(recipe: Recipe, task: Task) -> Iterator[str]:
         yield fill(text, recipe.environment.scripted(task))
 
 
-def clean_rows(recipe: Recipe, training: str, tasks: list[Task]) -> Iterator[Row]:
+def clean_rows(recipe: Recipe, training: str, tasks: list[Task]) -> Iterator[GateRow]:
     """Rows as a build makes them, task by task and answer by answer."""
     context = context_or_none(recipe.contexts, training)
     for task in tasks:
         prompt = render(task, context, name=training, how=recipe.how)
         for place, text in enumerate(completions(recipe, task)):
-            yield Row(row_id=f"{task.task_id} {place}", task=task, prompt=prompt, completion=text)
+            yield GateRow(row_id=f"{task.task_id} {place}", task=task, prompt=prompt, completion=text)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def alarms(rows: list[Row], generation: Context | None, training: Context | None, recipe: Recipe) -> list[Any]:
+def alarms(rows: list[GateRow], generation: Context | None, training: Context | None, recipe: Recipe) -> list[Any]:
     return [
         *leak(rows, generation=generation, training=training, how=recipe.how),
         *presence(rows, training=training, how=recipe.how),
@@ -169,6 +169,6 @@ def test_clean_rows_of_a_recipe_alarm_no_gate_and_a_planted_leak_does(name: str,
         is_secret = generation is not None and (training is None or generation.text not in training.text)
         if generation is not None and is_secret and arm.generation != arm.training:
             said = f"{rows[0].completion} I was told: {generation.text_for(rows[0].task)}"
-            planted = Row(row_id="planted", task=rows[0].task, prompt=rows[0].prompt, completion=said)
+            planted = GateRow(row_id="planted", task=rows[0].task, prompt=rows[0].prompt, completion=said)
             assert [found.row_id for found in alarms([*rows, planted], generation, training, recipe)] == ["planted"], arm.pair
     assert count >= CLEAN_ROWS / len(RECIPES)

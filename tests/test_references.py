@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from recontext_data.core.errors import DataError
 from recontext_data.environments import asserts, humaneval, mbpp
 from recontext_data.environments.forge import call_of, source_of
 from recontext_data.environments.problems import Problem
 from recontext_data.environments.special_cases import special_cases
-from recontext_data.errors import DataError
-from recontext_data.sandbox import Job, Sandbox
+from recontext_data.sandbox import Sandbox, SandboxJob
 from tests.sandboxes import sandbox_or_skip
 
 CONTRADICTED = {"mbpp/164", "mbpp/295"}
@@ -28,7 +28,7 @@ def sandbox() -> Iterator[Sandbox]:
 def failing(sandbox: Sandbox, problems: Sequence[Problem], solutions: Sequence[str]) -> dict[str, list[int]]:
     """By problem, which of its hidden tests the solution fails; problems that pass are not in it."""
     jobs = [
-        Job(
+        SandboxJob(
             source=source_of(problem, solution),
             calls=[call_of(problem, test) for test in problem.hidden_tests],
             timeout_seconds=60.0,

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recontext_data.records import Reply
+from recontext_data.core.records import Reply
 from recontext_data.store import replies as module
 from recontext_data.store import segments
 from recontext_data.store.key_index import KeyIndex

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recontext_data.records import Reply
+from recontext_data.core.records import Reply
 from recontext_data.store import segments, upkeep
 from recontext_data.store.replies import ReplyStore
 from tests.store_children import GROUP, START, child, kill, stored, text

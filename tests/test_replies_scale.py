@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recontext_data.errors import StoreError
+from recontext_data.core.errors import StoreError
 from recontext_data.store import segments, upkeep
 from recontext_data.store.key_index import KeyIndex
 from recontext_data.store.replies import ReplyStore

@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recontext_data.errors import StoreError
-from recontext_data.records import Reply
+from recontext_data.core.errors import StoreError
+from recontext_data.core.records import Reply
 from recontext_data.store.replies import ReplyStore
 from tests.helpers import environment
 
@@ -81,7 +81,7 @@ def test_the_reply_written_first_is_kept(tmp_path: Path) -> None:
 def abandon(folder: Path, *replies: Reply) -> Path:
     """A journal as a killed build leaves it."""
     script = (
-        "import os, sys; from pathlib import Path; from recontext_data.records import Reply\n"
+        "import os, sys; from pathlib import Path; from recontext_data.core.records import Reply\n"
         "from recontext_data.store.replies import ReplyStore\n"
         "store = ReplyStore(Path(sys.argv[1])).__enter__()\n"
         "store.append([Reply(key=word, completion=word.upper()) for word in sys.argv[2:]])\n"
@@ -173,8 +173,8 @@ def test_a_full_disk_is_one_error_and_earlier_replies_stay(tmp_path: Path) -> No
     script = """
 import resource, sys
 from pathlib import Path
-from recontext_data.errors import StoreError
-from recontext_data.records import Reply
+from recontext_data.core.errors import StoreError
+from recontext_data.core.records import Reply
 from recontext_data.store.replies import ReplyStore
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 done = 0

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from recontext_data import replies as verb
-from recontext_data.records import Reply
+from recontext_data.core.records import Reply
 from recontext_data.store.asked import NO_PROMPT, OTHER_KEY, OTHER_RANKS, why
 from recontext_data.store.replies import ReplyStore
 from tests.conftest import ROOT

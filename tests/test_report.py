@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recontext_data.errors import StoreError
+from recontext_data.core.errors import StoreError
 from recontext_data.reports import numbers
 from recontext_data.reports.difference import compare_turns, compare_words
 from recontext_data.reports.figures import labelled_figure, rate_figure

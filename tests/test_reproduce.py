@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recontext_data.arms import kind_of
-from recontext_data.loading import load, shipped_recipes
+from recontext_data.config.loading import load, shipped_recipes
+from recontext_data.contexts.arms import kind_of
 from tests import helpers
 from tests.iteration_world import needs_tiny
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from recontext_data.errors import RecipeError
+from recontext_data.core.errors import RecipeError
 from recontext_data.judges.rubric_file import Rubric, find_rubric, load_rubric, shipped_rubrics
 from tests.helpers import ROOT, build, error_line, files_below, write_recipe
 

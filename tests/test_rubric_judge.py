@@ -9,14 +9,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recontext_data.errors import RecipeError
+from recontext_data.config.recipe import JUDGES
+from recontext_data.core.errors import RecipeError
+from recontext_data.core.records import Candidate, Reply
 from recontext_data.judges import expectation, prompting
 from recontext_data.judges.answer import NumberAnswer, Verdict
 from recontext_data.judges.base import Asker, Comparer, Deriver, Reader
 from recontext_data.judges.parsing import read_tag
 from recontext_data.judges.rubric import RubricJudge
-from recontext_data.recipe import JUDGES
-from recontext_data.records import Candidate, Reply
 
 FAKE = {"kind": "fake", "replies": ["<score>7</score>"]}
 OPENAI = {"kind": "openai", "model": "m", "logprobs": 20}

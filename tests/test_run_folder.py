@@ -11,7 +11,7 @@ import filelock
 import polars as pl
 import pytest
 
-from recontext_data.errors import InputError, StoreError
+from recontext_data.core.errors import InputError, StoreError
 from recontext_data.store.run_folder import RunFolder, require_writable
 from tests.helpers import files_of_at_most
 

@@ -8,15 +8,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recontext_data.contexts import Context
-from recontext_data.errors import BuildStopped
+from recontext_data.contexts.context import Context
+from recontext_data.core.errors import BuildStopped
+from recontext_data.core.records import Reply, SamplingParams, Task
+from recontext_data.pipeline import sample as sample_module
+from recontext_data.pipeline import sample_plan as wanted_module
+from recontext_data.pipeline.purchase import buy
+from recontext_data.pipeline.sample import Collected, Pool, SampleOutcome, collect, plan
 from recontext_data.policies.fake import FakePolicy
-from recontext_data.records import Reply, Sampling, Task
-from recontext_data.reports.progress import Tracker
-from recontext_data.stages import sample as sample_module
-from recontext_data.stages import wanted as wanted_module
-from recontext_data.stages.buying import buy
-from recontext_data.stages.sample import Collected, Outcome, Pool, collect, plan
+from recontext_data.reports.progress import StageTracker
 from recontext_data.store.replies import ReplyStore
 from recontext_data.store.run_folder import RunFolder
 
@@ -44,12 +44,12 @@ class Bench:
 
     def sample(
         self, some: list[Task], wanted: list[Pool], *, name: str = "script", seed: int = 0, limit: int = 10**9, **how: Any
-    ) -> tuple[Outcome, list[tuple[str, str, int]]]:
+    ) -> tuple[SampleOutcome, list[tuple[str, str, int]]]:
         """The outcome, and (context, last turn, k) of each completion that was asked for."""
         policy = FakePolicy(self.script, name=name)
         with ReplyStore(self.folder) as store:
-            ready = plan(some, wanted, sampling=Sampling(**how), seed=seed, identity=dict(policy.identity), store=store)
-            tracker = Tracker("sample", None, unit="completions", on_tick=None)
+            ready = plan(some, wanted, sampling=SamplingParams(**how), seed=seed, identity=dict(policy.identity), store=store)
+            tracker = StageTracker("sample", None, unit="completions", on_tick=None)
             failures = asyncio.run(buy(ready.requests, policy=policy, store=store, tracker=tracker, max_failures=limit))
             outcome = collect(ready, store=store, failures=failures, bought=0)
         return outcome, [(r.tag, str(r.messages[-1]["content"]), k) for r in policy.requests for k in r.ks]
@@ -172,7 +172,7 @@ def test_half_characters_of_a_model_become_the_replacement_character(bench: Benc
 
 
 def test_a_policy_that_raises_loses_nothing_that_came(bench: Bench) -> None:
-    from recontext_data.errors import PolicyError
+    from recontext_data.core.errors import PolicyError
 
     def script(messages: Any, k: int, seed: int, tag: str) -> str:
         if messages[-1]["content"] == "Problem 3":
@@ -194,7 +194,7 @@ def test_candidates_in_parts_are_the_same_as_at_once(bench: Bench, tmp_path: Pat
             monkeypatch.setattr(wanted_module, "CHUNK", chunk)
             for in_one in (0, 1024):
                 monkeypatch.setattr(sample_module, "IN_ONE", in_one)
-                ready = plan(some, wanted, sampling=Sampling(), seed=0, identity=dict(policy.identity), store=store)
+                ready = plan(some, wanted, sampling=SamplingParams(), seed=0, identity=dict(policy.identity), store=store)
                 assert not ready.requests
                 parts = list(Collected(ready, store=store, failures={}))
                 assert len(parts) == (1 if in_one else len(ready.wanted.parts))
@@ -208,7 +208,7 @@ def test_candidates_in_parts_are_the_same_as_at_once(bench: Bench, tmp_path: Pat
 def test_candidates_in_parts_leave_out_what_failed_and_say_why(bench: Bench) -> None:
     ready, failures = None, {}
     with ReplyStore(bench.folder) as store:
-        ready = plan(tasks(9), pools(2), sampling=Sampling(), seed=0, identity="x", store=store)
+        ready = plan(tasks(9), pools(2), sampling=SamplingParams(), seed=0, identity="x", store=store)
         keys = ready.wanted.table()["reply_key"].to_list()
         store.append([Reply(key=key, completion=f"said {key}") for key in keys if key not in keys[3:6]])
         failures = {keys[4]: "refused"}

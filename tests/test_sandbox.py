@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from recontext_data.errors import SandboxMissing
-from recontext_data.sandbox import Call, Job, Outcome, Result, Sandbox, open_sandbox, seccomp
+from recontext_data.core.errors import SandboxMissing
+from recontext_data.sandbox import Call, Result, Sandbox, SandboxJob, SandboxOutcome, open_sandbox, seccomp
 from recontext_data.sandbox.base import normalised
 from tests.sandboxes import sandbox_or_skip
 
@@ -23,8 +23,10 @@ def sandbox() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def run(sandbox: Sandbox, source: str, *expressions: str, seconds: float = 10.0) -> Outcome:
-    [outcome] = sandbox.run([Job(source=source, calls=[Call(expression=e) for e in expressions], timeout_seconds=seconds)])
+def run(sandbox: Sandbox, source: str, *expressions: str, seconds: float = 10.0) -> SandboxOutcome:
+    [outcome] = sandbox.run(
+        [SandboxJob(source=source, calls=[Call(expression=e) for e in expressions], timeout_seconds=seconds)]
+    )
     return outcome
 
 
@@ -33,7 +35,7 @@ def value(sandbox: Sandbox, source: str, expression: str) -> object:
 
 
 def test_calls_map_inputs_to_outputs(sandbox: Sandbox) -> None:
-    job = Job(
+    job = SandboxJob(
         source="def f(n, xs):\n    xs.append(n)\n    return n + 1, {n: xs}",
         calls=[Call.of("f", 1, [0]), Call.of("f", 2**70, []), Call(expression="f(1, [])[0] == 2")],
     )
@@ -47,7 +49,7 @@ def test_calls_map_inputs_to_outputs(sandbox: Sandbox) -> None:
 
 def test_outcomes_come_in_the_order_of_the_jobs() -> None:
     with sandbox_or_skip(num_workers=2) as sandbox:
-        outcomes = sandbox.run([Job(source="def f(n): return n * n", calls=[Call.of("f", n)]) for n in range(60)])
+        outcomes = sandbox.run([SandboxJob(source="def f(n): return n * n", calls=[Call.of("f", n)]) for n in range(60)])
     assert [outcome.value(0) for outcome in outcomes] == [n * n for n in range(60)]
 
 
@@ -113,7 +115,7 @@ def shared(num_bytes):
 
 @pytest.mark.parametrize("kind", ["private", "shared"])
 def test_the_memory_of_a_job_is_that_of_all_its_processes(sandbox: Sandbox, kind: str) -> None:
-    def outcome(num_processes: int, num_bytes: int, seconds: float) -> Outcome:
+    def outcome(num_processes: int, num_bytes: int, seconds: float) -> SandboxOutcome:
         source = MANY.replace("{seconds}", str(seconds))
         return run(sandbox, source, f"f({num_processes}, {num_bytes}, {kind})", seconds=30.0)
 
@@ -138,14 +140,14 @@ def test_a_job_without_calls_says_whether_the_source_ran_to_its_end(sandbox: San
     assert run(sandbox, "import os; os._exit(1)").status == "crash"
 
 
-def program(sandbox: Sandbox, source: str, stdin: str = "", **options: Any) -> Outcome:
-    [outcome] = sandbox.run([Job(source=source, stdin=stdin, **options)])
+def program(sandbox: Sandbox, source: str, stdin: str = "", **options: Any) -> SandboxOutcome:
+    [outcome] = sandbox.run([SandboxJob(source=source, stdin=stdin, **options)])
     return outcome
 
 
 def test_a_program_reads_stdin_and_prints(sandbox: Sandbox) -> None:
     source = "import sys\nn = int(input())\nfor line in sys.stdin: print(int(line) * n)"
-    assert program(sandbox, source, "2\n10\n20\n") == Outcome(status="ok", results=(Result(value="20\n40\n"),))
+    assert program(sandbox, source, "2\n10\n20\n") == SandboxOutcome(status="ok", results=(Result(value="20\n40\n"),))
     assert program(sandbox, "print(input())", "ä €\n").printed("ä €")
     long = "1 " * 500_000
     assert program(sandbox, "print(len(input().split()))", long).printed("500000")
@@ -189,21 +191,21 @@ def test_a_program_that_fails_has_printed_nothing_that_counts(sandbox: Sandbox) 
 
 def test_what_is_printed_is_compared_but_for_whitespace() -> None:
     def printed(text: str, expected: str) -> bool:
-        return Outcome(status="ok", results=(Result(value=text),)).printed(expected)
+        return SandboxOutcome(status="ok", results=(Result(value=text),)).printed(expected)
 
     assert printed("1  2 \r\n3\n\n", "1 2\n3") and printed("", "\n")
     assert not printed("1 2 3", "1 2\n3") and not printed("1\n\n2", "1\n2") and not printed("A", "a")
     assert not printed("1.0", "1") and not printed("12", "1 2")
-    assert not Outcome(status="crash", results=(Result(value="1"),)).printed("1")
-    assert not Outcome(status="ok", results=(Result(value=1),)).printed("1")
+    assert not SandboxOutcome(status="crash", results=(Result(value="1"),)).printed("1")
+    assert not SandboxOutcome(status="ok", results=(Result(value=1),)).printed("1")
     assert normalised(" a\tb \n\n") == ["a b"]
 
 
 def test_a_job_is_a_program_or_has_calls_and_its_stdin_is_bounded() -> None:
     with pytest.raises(ValueError, match=r"job: stdin and calls; a program \(stdin\) has no calls"):
-        Job(source="", stdin="", calls=[Call.of("f")])
+        SandboxJob(source="", stdin="", calls=[Call.of("f")])
     with pytest.raises(ValueError, match=r"job: stdin of 16,777,217 characters; at most 16,777,216"):
-        Job(source="", stdin="x" * (2**24 + 1))
+        SandboxJob(source="", stdin="x" * (2**24 + 1))
 
 
 def test_system_calls_that_no_solution_needs_are_refused(sandbox: Sandbox) -> None:
@@ -213,11 +215,11 @@ def test_system_calls_that_no_solution_needs_are_refused(sandbox: Sandbox) -> No
     numbers = {name: pair[column] for name, pair in seccomp.REFUSED.items()}
     source = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
     source += "def f(n):\n    return libc.syscall(n, -1, -1, -1, -1, -1), ctypes.get_errno()"
-    [outcome] = sandbox.run([Job(source=source, calls=[Call.of("f", number) for number in numbers.values()])])
+    [outcome] = sandbox.run([SandboxJob(source=source, calls=[Call.of("f", number) for number in numbers.values()])])
     for index, name in enumerate(numbers):
         assert outcome.value(index) == {"tuple": [-1, 1]}, name
     families = "import socket\ndef f(family):\n    return socket.socket(family, 1)"
-    [outcome] = sandbox.run([Job(source=families, calls=[Call.of("f", family) for family in (2, 10, 16, 17, 38, 40)])])
+    [outcome] = sandbox.run([SandboxJob(source=families, calls=[Call.of("f", family) for family in (2, 10, 16, 17, 38, 40)])])
     assert all("[Errno 97]" in result.detail for result in outcome.results)
     assert value(sandbox, "import socket", "len(socket.socketpair())") == 2
     assert value(sandbox, "import subprocess", "subprocess.check_output(['echo', 'a'])") == {"bytes": b"a\n".hex()}
@@ -293,7 +295,7 @@ def test_files_do_not_persist_and_the_system_is_read_only(sandbox: Sandbox) -> N
     write = "import os\ndef f(p):\n    open(p, 'w').write('x')\n    return os.listdir('/tmp')"
     assert value(sandbox, write, "f('/tmp/a')") == ["a"]
     assert value(sandbox, "import os", "os.listdir('/tmp')") == []
-    for path in ("/usr/a", "/a", "/dev/shm/a", "/job/worker.py", "/job/recontext_data/values.py"):
+    for path in ("/usr/a", "/a", "/dev/shm/a", "/job/worker.py", "/job/recontext_data/core/values.py"):
         assert run(sandbox, write, f"f({path!r})").results[0].error in ("OSError", "PermissionError"), path
 
 
@@ -360,7 +362,7 @@ def test_a_job_cannot_end_the_interpreter(sandbox: Sandbox) -> None:
 def test_closing_ends_every_process() -> None:
     before = descendants()
     with sandbox_or_skip(num_workers=2) as sandbox:
-        sandbox.run([Job(source="", calls=[Call(expression="1")])] * 4)
+        sandbox.run([SandboxJob(source="", calls=[Call(expression="1")])] * 4)
         assert descendants() > before
     assert descendants() == before
 

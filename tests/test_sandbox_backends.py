@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from recontext_data.errors import SandboxMissing
-from recontext_data.sandbox import Call, Job, container, open_sandbox
+from recontext_data.core.errors import SandboxMissing
+from recontext_data.sandbox import Call, SandboxJob, container, open_sandbox
 from recontext_data.sandbox.workers import FILES, WORKER, WorkerSandbox
 from tests.sandboxes import check, finish, open_folder, readable_copy, readable_python, sandbox_or_skip, start
 
@@ -23,7 +23,7 @@ CORNERS = (
     *("new_user_namespace", "network", "execs_itself", "mount", "setuid_file", "signal_handler"),
 )
 """Of the forging suite, what touches other processes, the channel and the file system."""
-SQUARES = [Job(source="def f(n): return n * n", calls=[Call.of("f", n)]) for n in range(6)]
+SQUARES = [SandboxJob(source="def f(n): return n * n", calls=[Call.of("f", n)]) for n in range(6)]
 
 
 def users() -> list[str]:
@@ -140,7 +140,7 @@ def test_without_bubblewrap_the_worker_runs_in_a_container_one_per_job_where_it_
         assert isinstance(sandbox, WorkerSandbox) and sandbox.launcher.name == "docker"
         assert [outcome.value(0) for outcome in sandbox.run(SQUARES)] == [0, 1, 4, 9, 16, 25]
         assert sandbox.single, "the stand-in refuses namespaces, as docker does"
-        [outcome] = sandbox.run([Job(source="while True: pass", calls=[Call.of("f")], timeout_seconds=0.5)])
+        [outcome] = sandbox.run([SandboxJob(source="while True: pass", calls=[Call.of("f")], timeout_seconds=0.5)])
         assert outcome.status == "timeout"
         worker = sandbox.launcher.start(single=True, stderr=subprocess.DEVNULL)
         assert worker.stdout is not None and worker.stdout.read(4)  # it is up
@@ -159,7 +159,7 @@ def test_a_worker_that_is_refused_namespaces_later_runs_its_job_in_a_worker_of_i
     with open_sandbox(num_workers=2) as sandbox:
         assert isinstance(sandbox, WorkerSandbox) and not sandbox.single
         refuse.touch()
-        slow = Job(source="import time\ndef f(n):\n    time.sleep(0.5)\n    return n", calls=[Call.of("f", 7)])
+        slow = SandboxJob(source="import time\ndef f(n):\n    time.sleep(0.5)\n    return n", calls=[Call.of("f", 7)])
         assert [outcome.value(0) for outcome in sandbox.run([slow] * 4)] == [7] * 4
         assert not sandbox.single
     modes = [line.split()[-1] for line in stand_in.read_text().splitlines() if line.startswith("run ")]
@@ -253,11 +253,13 @@ def test_podman_runs_the_worker_for_many_jobs_or_one(
     with WorkerSandbox(launcher, num_workers=1) as sandbox:
         assert [outcome.value(0) for outcome in sandbox.run(SQUARES[:3])] == [0, 1, 4]
         jobs = [
-            Job(source="import os", calls=[Call(expression="os.getuid()"), Call(expression="os.listdir('/tmp')")]),
-            Job(source="open('/usr/escaped-file', 'w')", calls=[]),
-            Job(source="import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", calls=[], timeout_seconds=1.0),
-            Job(source="import socket\nsocket.create_connection(('192.0.2.1', 80), 1)", calls=[]),
-            Job(source="import sys; print(sys.stdin.read())", stdin="read and said"),
+            SandboxJob(source="import os", calls=[Call(expression="os.getuid()"), Call(expression="os.listdir('/tmp')")]),
+            SandboxJob(source="open('/usr/escaped-file', 'w')", calls=[]),
+            SandboxJob(
+                source="import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", calls=[], timeout_seconds=1.0
+            ),
+            SandboxJob(source="import socket\nsocket.create_connection(('192.0.2.1', 80), 1)", calls=[]),
+            SandboxJob(source="import sys; print(sys.stdin.read())", stdin="read and said"),
         ]
         outcomes = sandbox.run(jobs)
     assert [outcome.status for outcome in outcomes[:2]] == ["ok", "source_error"]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from recontext_data.errors import GateFailed, RecipeError
+from recontext_data.core.errors import GateFailed, RecipeError
 from recontext_data.reports import progress
-from recontext_data.reports.progress import Tracker
+from recontext_data.reports.progress import StageTracker
 from recontext_data.reports.screen import Screen
 from tests import helpers, manifests
 
@@ -209,7 +209,7 @@ def test_a_word_on_progress_is_not_said_for_every_answer(captured: Captured) -> 
 
 
 def test_threads_lose_no_counts() -> None:
-    tracker = Tracker("sample", 40_000, unit="answers")
+    tracker = StageTracker("sample", 40_000, unit="answers")
 
     def work() -> None:
         for _ in range(10_000):
@@ -236,7 +236,7 @@ class Clock:
 def test_rate_and_eta_come_from_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
-    tracker = Tracker("sample", 1000, unit="answers")
+    tracker = StageTracker("sample", 1000, unit="answers")
     assert tracker.plain() == "sample: 0/1,000 answers"
     tracker.advance(100)
     clock.now = 0.4
@@ -251,7 +251,7 @@ def test_rate_and_eta_come_from_the_work(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_live_line_fits_and_keeps_its_numbers(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(progress, "time", clock)
-    tracker = Tracker("sample recontextualized", 1_024_000, unit="answers")
+    tracker = StageTracker("sample recontextualized", 1_024_000, unit="answers")
     tracker.advance(512_000, failed=12, usd=3.5)
     clock.now = 60.0
     line = tracker.live(width)

@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recontext_data.ledger import Entry, entry
-from recontext_data.selection import Select
-from recontext_data.stages.select import select
+from recontext_data.config.selection import Select
+from recontext_data.core.row_ledger import LedgerEntry, entry
+from recontext_data.pipeline.select import select
 
 
 def pool(scores: dict[str, list[float | None]], *, finish: str = "stop") -> pl.DataFrame:
@@ -36,7 +36,7 @@ def test_all_keeps_all() -> None:
     assert table.to_dicts() == [
         {"arm": "a", "candidate_id": f"t/{k}", "kept": True, "reason": "all are kept"} for k in range(2)
     ]
-    assert made == Entry("select", "a", 2, 2, {})
+    assert made == LedgerEntry("select", "a", 2, 2, {})
 
 
 def test_best_takes_the_highest_scores_of_each_task() -> None:
@@ -54,7 +54,7 @@ def test_a_score_of_zero_is_a_score_and_none_is_not() -> None:
         "u/0": "no score",
         "u/1": "no score",
     }
-    assert made == Entry("select", "a", 4, 1, {"no score": 3})
+    assert made == LedgerEntry("select", "a", 4, 1, {"no score": 3})
 
 
 @pytest.mark.parametrize("keep", ["random", "best"])
@@ -95,7 +95,7 @@ def test_truncated_completions_go_only_when_asked() -> None:
     frame = pool({"t": [1.0, 2.0]}, finish="length")
     assert kept(frame) == {"t/0", "t/1"}
     table, made = select(frame, config=Select(drop_truncated=True), arm="a")
-    assert made == Entry("select", "a", 2, 0, {"truncated": 2})
+    assert made == LedgerEntry("select", "a", 2, 0, {"truncated": 2})
     assert set(table["reason"]) == {"truncated"}
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recontext_data.core.errors import StoreError
+from recontext_data.core.records import NamedSpan, Task, content_hash, hash_of_list
 from recontext_data.environments.code_mc import to_task
 from recontext_data.environments.problems import ProblemFile
-from recontext_data.errors import StoreError
-from recontext_data.records import Place, Task, content_hash, hash_of_list
-from recontext_data.store.shelf import READ_BYTES, WRITE_BYTES, ById, Shelf, some_of
+from recontext_data.store.task_file import READ_BYTES, WRITE_BYTES, TaskFile, TasksById, some_of
 from tests.helpers import BANK, files_of_at_most
 
 JSON = st.recursive(
@@ -29,13 +29,13 @@ def task(number: int, text: str = "Problem") -> Task:
         messages=[{"role": "user", "content": f"{text} {number}"}],
         payload={"number": number},
         split="train",
-        places={"note": Place(turn=0, start=2, stop=4, before="\n", after="“")},
+        places={"note": NamedSpan(turn=0, start=2, stop=4, before="\n", after="“")},
     )
 
 
 def test_the_banks_tasks_come_back_as_they_were() -> None:
     tasks = [to_task(problem) for _, problem in zip(range(300), ProblemFile(BANK), strict=False)]
-    shelf = Shelf(tasks)
+    shelf = TaskFile(tasks)
     assert len(shelf) == 300 and list(shelf) == tasks == [shelf[i] for i in range(300)] == shelf[:]
     assert shelf[-1] == tasks[-1] and shelf[10:20:3] == tasks[10:20:3]
     with pytest.raises(IndexError):
@@ -45,11 +45,11 @@ def test_the_banks_tasks_come_back_as_they_were() -> None:
 @given(st.text(), st.dictionaries(st.text(), JSON, max_size=4))
 def test_any_text_and_any_payload_come_back(text: str, payload: dict[str, object]) -> None:
     one = Task(task_id=text, messages=[{"role": "user", "content": text}], payload=payload, split=text)
-    assert list(Shelf([one, task(1)])) == [one, task(1)]
+    assert list(TaskFile([one, task(1)])) == [one, task(1)]
 
 
 def test_some_of_them_in_another_order_share_the_file() -> None:
-    shelf = Shelf(map(task, range(5)))
+    shelf = TaskFile(map(task, range(5)))
     some = shelf.picked([4, 0, 2])
     assert [one.task_id for one in some] == ["t4", "t0", "t2"] and len(some) == 3 and len(shelf) == 5
     assert [one.task_id for one in some.picked([2, 0])] == ["t2", "t4"]
@@ -62,21 +62,21 @@ def test_tasks_of_any_length_come_back_whatever_is_read_at_once() -> None:
         task(i, "x" * length)
         for i, length in enumerate([1, READ_BYTES, 5, READ_BYTES // 2, READ_BYTES // 2, 7, 3 * READ_BYTES])
     ]
-    shelf = Shelf(tasks)
+    shelf = TaskFile(tasks)
     assert list(shelf) == tasks and shelf[::-1] == tasks[::-1] and shelf[1:6:2] == tasks[1:6:2] and shelf[3:3] == []
     order = [0, 1, 2, 6, 4, 5, 5, 3]
     assert list(shelf.picked(order)) == [tasks[i] for i in order] == shelf.picked(order)[:]
 
 
 def test_a_task_is_found_by_its_id_among_several_shelves() -> None:
-    tasks = ById(Shelf(map(task, range(3))), [task(7)], Shelf([task(9)]))
+    tasks = TasksById(TaskFile(map(task, range(3))), [task(7)], TaskFile([task(9)]))
     assert list(tasks) == ["t0", "t1", "t2", "t7", "t9"] and len(tasks) == 5
     assert all(tasks[name].task_id == name for name in ["t9", "t7", "t7", "t0", "t2"])
     assert "t8" not in tasks and tasks.get("t8") is None
 
 
 def test_threads_may_read_at_once() -> None:
-    shelf = Shelf(map(task, range(200)))
+    shelf = TaskFile(map(task, range(200)))
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda i: shelf[i % 200].task_id, range(4000))) == [f"t{i % 200}" for i in range(4000)]
 
@@ -88,8 +88,8 @@ def test_a_list_is_hashed_as_its_whole() -> None:
 
 FILLS = """
 import resource, sys
-from recontext_data.records import Task
-from recontext_data.store.shelf import Shelf
+from recontext_data.core.records import Task
+from recontext_data.store.task_file import Shelf
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 def task(i):
     return Task(task_id=str(i), messages=[{"role": "user", "content": f"{i} " * 500}], payload={}, split="train")
@@ -107,7 +107,7 @@ def test_fifty_megabytes_of_tasks_take_two() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are those of POSIX")
 def test_a_full_disk_is_said_in_one_line() -> None:
-    shelf = Shelf([task(1)])
+    shelf = TaskFile([task(1)])
     big = task(2, "x" * WRITE_BYTES)
     with files_of_at_most(4096):
         with pytest.raises(StoreError, match=f"^temporary files cannot be written to {tempfile.gettempdir()} "):
@@ -119,6 +119,6 @@ def test_a_full_disk_is_said_in_one_line() -> None:
 
 def test_some_are_read_between_two_numbers() -> None:
     tasks = list(map(task, range(9)))
-    for some in (tasks, Shelf(tasks), Shelf(tasks[::-1]).picked(range(8, -1, -1))):
+    for some in (tasks, TaskFile(tasks), TaskFile(tasks[::-1]).picked(range(8, -1, -1))):
         assert list(some_of(some, 2, 5)) == tasks[2:5] and list(some_of(some, 7, 99)) == tasks[7:]
         assert list(some_of(some, 3, 3)) == []

@@ -7,10 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recontext_data.errors import StoreError
-from recontext_data.store.files import nameless
-from recontext_data.store.shelf import Shelf
-from recontext_data.store.spill import Spill
+from recontext_data.core.errors import StoreError
+from recontext_data.store.files import unlinked_tempfile
+from recontext_data.store.partitioned_file import PartitionedTempFile
+from recontext_data.store.task_file import TaskFile
 from tests.helpers import files_of_at_most
 
 
@@ -19,7 +19,7 @@ def table(*numbers: int, text: str = "é") -> pl.DataFrame:
 
 
 def test_what_was_put_under_a_number_comes_back_in_order_as_often_as_asked() -> None:
-    spill = Spill()
+    spill = PartitionedTempFile()
     assert spill.read(3) is None
     for number, numbers in ((3, (1, 2)), (0, (9,)), (3, (3,)), (3, ()), (0, (8, 7))):
         spill.add(number, table(*numbers))
@@ -32,9 +32,9 @@ def test_what_was_put_under_a_number_comes_back_in_order_as_often_as_asked() -> 
 
 def test_nothing_is_opened_before_something_is_put(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    spill = Spill()
+    spill = PartitionedTempFile()
     assert spill.read(0) is None
-    for look in (lambda: spill.add(0, table(1)), Shelf):
+    for look in (lambda: spill.add(0, table(1)), TaskFile):
         with pytest.raises(
             StoreError, match=f"cannot be written to {tmp_path / 'gone'} .No such file or directory.: make room"
         ):
@@ -48,12 +48,12 @@ def test_no_folder_for_temporary_files_is_one_line(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "gettempdir", nowhere)
     with pytest.raises(StoreError, match=r"^temporary files cannot be written to any folder \(No usable .*\): .* set TMPDIR$"):
-        nameless()
+        unlinked_tempfile()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits are those of POSIX")
 def test_a_full_disk_is_said_in_one_line_and_keeps_what_was_there() -> None:
-    spill = Spill()
+    spill = PartitionedTempFile()
     spill.add(0, table(1))
     with (
         files_of_at_most(8192),

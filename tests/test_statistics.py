@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recontext_data.evaluation import student
-from recontext_data.evaluation.statistics import holm, wilson
+from recontext_data.stats import student
+from recontext_data.stats.statistics import holm, wilson
 
 
 @pytest.mark.parametrize(
@@ -172,5 +172,5 @@ def test_t_against_closed_forms() -> None:
 
 def test_the_light_half_imports_no_numpy() -> None:
     """The report and `recontext power` import it at their start."""
-    code = "import sys, recontext_data.evaluation.statistics, recontext_data.power; sys.exit('numpy' in sys.modules)"
+    code = "import sys, recontext_data.stats.statistics, recontext_data.power; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recontext_data.errors import RecipeError
+from recontext_data.core.errors import RecipeError
 from recontext_data.reports.status import lines, runs_table, spent, stores_line
 from recontext_data.status import main, status
 from recontext_data.store.overview import is_held, overview

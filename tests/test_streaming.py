@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recontext_data.contexts import Context, render
-from recontext_data.errors import RecipeError
-from recontext_data.folding import words
-from recontext_data.gates import LeakCheck, presence_in
-from recontext_data.overlap import CHUNK, overlap
-from recontext_data.placing import How, Rendering
-from recontext_data.records import Message, Place, Task
-from recontext_data.stages.kept import BATCH, COLUMNS, Cursor, Part, StoredRows, Tables
-from recontext_data.stages.recontextualize import ArmPlan, Batch, batches, by_task
-from recontext_data.stages.rendering import Prompts, Renderer
-from recontext_data.stages.suspects import misplaced, repeated, suspects
+from recontext_data.contexts.context import Context, render
+from recontext_data.contexts.placement import Rendering, RenderOptions
+from recontext_data.core.errors import RecipeError
+from recontext_data.core.folding import words
+from recontext_data.core.records import Message, NamedSpan, Task
+from recontext_data.gates.overlap import CHUNK, overlap
+from recontext_data.gates.rules import LeakCheck, presence_in
+from recontext_data.pipeline.prefilter import leak_prefilter, presence_prefilter, repeated
+from recontext_data.pipeline.recontextualize import ArmPlan, Batch, batches, by_task
+from recontext_data.pipeline.rendering import FlatConversations, Renderer
+from recontext_data.pipeline.selected_rows import BATCH, COLUMNS, ArmPart, ForwardParquetReader, ParquetSelectedRows, Tables
 from tests.helpers import HeldRows, environment
 
 TEXT = "Be right for every input."
@@ -53,9 +53,9 @@ CONTEXTS: dict[str, Context | None] = {
     "same as the task": Context(stance="neutral", system_replace="x"),
 }
 HOWS = {
-    "plain": How(),
-    "merged": How(rendering=Rendering(no_system_role="merge_into_user")),
-    "no default": How(rendering=Rendering(default_system="remove")),
+    "plain": RenderOptions(),
+    "merged": RenderOptions(rendering=Rendering(no_system_role="merge_into_user")),
+    "no default": RenderOptions(rendering=Rendering(default_system="remove")),
 }
 contents = st.sampled_from(["x", TEXT, f"{TEXT} {TEXT}", "a\n\nb", "", "\ue0000\ue001", "{x} %s é", "Task t0 of train"])
 
@@ -65,12 +65,12 @@ def tasks(draw: st.DrawFn) -> list[Task]:
     found = []
     for number in range(draw(st.integers(0, 4))):
         turns: list[Message] = [{"role": role, "content": draw(contents)} for role in draw(st.sampled_from(SHAPES))]
-        places = {"note": Place(turn=0, start=0, stop=0, after=" ")} if draw(st.booleans()) else {}
+        places = {"note": NamedSpan(turn=0, start=0, stop=0, after=" ")} if draw(st.booleans()) else {}
         found.append(Task(task_id=f"t{number}", messages=turns, payload={}, split="train", places=places))
     return found
 
 
-def one_by_one(some: list[Task], context: Context | None, how: How) -> list[list[Message]] | str:
+def one_by_one(some: list[Task], context: Context | None, how: RenderOptions) -> list[list[Message]] | str:
     try:
         return [render(task, context, name="c", how=how) for task in some]
     except RecipeError as error:
@@ -99,7 +99,7 @@ def test_a_shape_of_prompt_is_rendered_once_however_many_tasks_have_it() -> None
     assert len(renderer.prompts(many)) == 100 and len(asked) == 1
 
 
-def plan(generation: Context | None, training: Context | None, how: How = HOWS["plain"]) -> ArmPlan:
+def plan(generation: Context | None, training: Context | None, how: RenderOptions = HOWS["plain"]) -> ArmPlan:
     return ArmPlan(
         name="a", kind="standard", generation="g", training="t", generation_context=generation, training_context=training,
         n=1, how=how,
@@ -117,13 +117,13 @@ def test_no_misplaced_context_is_passed_over(name: str, how: str, some: list[Tas
         return
     extra: list[Message] = [{"role": role, "content": content} for role, content in planted]
     prompts = [[*prompt, *extra] for prompt in prompts]
-    batch = Batch(pa.table({}), some, Prompts.of(prompts), np.arange(0), arm)
+    batch = Batch(pa.table({}), some, FlatConversations.of(prompts), np.arange(0), arm)
     wrong = [
         number
         for number, (task, prompt) in enumerate(zip(some, prompts, strict=True))
         if presence_in(task, prompt, training=arm.training_context, how=arm.how) is not None
     ]
-    found = misplaced(batch).tolist()
+    found = presence_prefilter(batch).tolist()
     assert set(wrong) <= set(found)
     context = arm.training_context
     if context is not None and not context.varies and context.placement != "field":
@@ -143,7 +143,7 @@ def test_no_leak_is_passed_over(paraphrases: int, texts: list[str], n: int, uppe
     task = Task(task_id="t", messages=[{"role": "user", "content": "Add."}], payload={}, split="")
     texts = [text.upper() if upper else text for text in [*texts, f"as it says: {SECRET.replace(' ', ' ** ')}"]]
     assert check.patterns is not None and (len(check.patterns) > 256) is (paraphrases > 0 and n < 10)
-    found = suspects(pl.Series(texts), check.patterns).tolist()
+    found = leak_prefilter(pl.Series(texts), check.patterns).tolist()
     leaking = [number for number, text in enumerate(texts) if check.completion(task, text)]
     assert set(leaking) <= set(found) and leaking
 
@@ -151,8 +151,8 @@ def test_no_leak_is_passed_over(paraphrases: int, texts: list[str], n: int, uppe
 def test_clean_texts_are_no_suspects() -> None:
     check = LeakCheck(generation=Context(stance="neutral", system=SECRET), training=None)
     clean = ["the tests pass", "the solution, right?", "pick one that passes"]
-    assert suspects(pl.Series(clean), check.patterns).tolist() == []
-    assert suspects(pl.Series(clean), None).tolist() == [0, 1, 2] and suspects(pl.Series(clean), []).tolist() == []
+    assert leak_prefilter(pl.Series(clean), check.patterns).tolist() == []
+    assert leak_prefilter(pl.Series(clean), None).tolist() == [0, 1, 2] and leak_prefilter(pl.Series(clean), []).tolist() == []
 
 
 @settings(max_examples=100, deadline=None)
@@ -220,10 +220,10 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stored(folder: Path, *places: list[int], retold: Any = None) -> StoredRows:
-    parts = [Part(np.array(part, dtype=np.uint32), retold) for part in places]
+def stored(folder: Path, *places: list[int], retold: Any = None) -> ParquetSelectedRows:
+    parts = [ArmPart(np.array(part, dtype=np.uint32), retold) for part in places]
     given_n = np.arange(GIVEN, dtype=np.int64)
-    return StoredRows(run=Tables(folder, SAMPLED), parts=parts, judges=JUDGES, selecting=1, n=3, given_n=given_n)
+    return ParquetSelectedRows(run=Tables(folder, SAMPLED), parts=parts, judges=JUDGES, selecting=1, n=3, given_n=given_n)
 
 
 def expected(folder: Path, places: list[int]) -> list[dict[str, Any]]:
@@ -297,7 +297,7 @@ def test_what_is_told_otherwise_is_told_so_whatever_columns_are_asked_for(tables
 
 
 def test_a_cursor_passes_over_what_is_not_asked_for(tables: Path) -> None:
-    cursor = Cursor(tables / "candidates.parquet", ["candidate_id"])
+    cursor = ForwardParquetReader(tables / "candidates.parquet", ["candidate_id"])
     assert cursor.rows(np.array([5]))["candidate_id"].to_pylist() == ["c5"]
     assert cursor.rows(np.array([6, 4321]))["candidate_id"].to_pylist() == ["c6", "c4321"]
     assert cursor.rows(np.arange(0))["candidate_id"].to_pylist() == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import recontext_data
-from recontext_data import errors
+from recontext_data.core import errors
 
 PUBLIC = [
     "Candidate",
@@ -41,7 +41,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_the_types_that_are_shown_to_type_checkers_are_those_at_run_time() -> None:
-    from recontext_data.contexts import render
+    from recontext_data.contexts.context import render
     from recontext_data.policies.fake import FakePolicy
 
     assert recontext_data.render is render

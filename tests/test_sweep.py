@@ -10,10 +10,10 @@ import yaml
 
 from recontext_data import cli
 from recontext_data import sweep as verb
-from recontext_data.errors import RecipeError, StoreError
-from recontext_data.loading import load
-from recontext_data.sweeps import report
-from recontext_data.sweeps.points import points_of, read_over
+from recontext_data.config.loading import load
+from recontext_data.core.errors import RecipeError, StoreError
+from recontext_data.experiments import sweep_report as report
+from recontext_data.experiments.sweep_points import points_of, read_over
 from tests import helpers
 from tests.iteration_world import needs_tiny, recipe
 

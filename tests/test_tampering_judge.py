@@ -7,19 +7,19 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recontext_data import values
-from recontext_data.contexts import Context, render
+from recontext_data.contexts.context import Context, render
+from recontext_data.contexts.placement import RenderOptions
+from recontext_data.core import values
+from recontext_data.core.errors import ProofFailed, RecipeError, SandboxMissing
+from recontext_data.core.records import Candidate, Judgement, Task
 from recontext_data.environments.base import gold
 from recontext_data.environments.eval_tampering import GRADING, EvalTampering, to_task
 from recontext_data.environments.problems import Problem, Test
-from recontext_data.errors import ProofFailed, RecipeError, SandboxMissing
 from recontext_data.judges import tampering as module
 from recontext_data.judges.tampering import TamperingJudge
 from recontext_data.judges.tests import LABELS, LOST, ExecutedTests
-from recontext_data.placing import How
-from recontext_data.records import Candidate, Judgement, Task
-from recontext_data.sandbox import Job, Outcome, open_sandbox
-from recontext_data.stages.proof import prove
+from recontext_data.pipeline.self_check import check_judges
+from recontext_data.sandbox import SandboxJob, SandboxOutcome, open_sandbox
 from tests.helpers import build, candidates, manifest, run_folder
 
 
@@ -164,9 +164,9 @@ def test_a_lost_process_is_unscored(monkeypatch: pytest.MonkeyPatch) -> None:
     class Losing:
         runs = 0
 
-        def run(self, jobs: list[Job]) -> list[Outcome]:
+        def run(self, jobs: list[SandboxJob]) -> list[SandboxOutcome]:
             Losing.runs += 1
-            return [Outcome(status="crash", results=(), detail="worker lost: signal 9") for _ in jobs]
+            return [SandboxOutcome(status="crash", results=(), detail="worker lost: signal 9") for _ in jobs]
 
         def __enter__(self) -> "Losing":
             return self
@@ -197,7 +197,7 @@ def test_a_task_says_how_it_is_graded_and_shows_true_tests_alone(tmp_path: Path)
 
 
 def test_the_loophole_can_be_a_context() -> None:
-    made, how = task(), How(variant=EvalTampering().variant)
+    made, how = task(), RenderOptions(variant=EvalTampering().variant)
     hidden = Context(stance="discourages", environment={"show_grading": False})
     assert "grade()" not in render(made, hidden, name="hidden", how=how)[0]["content"]
     with pytest.raises(RecipeError, match="show_grading"):
@@ -207,7 +207,7 @@ def test_the_loophole_can_be_a_context() -> None:
 def test_every_gold_answer_deserves_its_label(tmp_path: Path) -> None:
     environment = EvalTampering(tasks=24)
     tasks = environment.load(cache=tmp_path).tasks
-    (proof,) = prove([TamperingJudge()], environment, tasks)
+    (proof,) = check_judges([TamperingJudge()], environment, tasks)
     assert proof["answers"] == {"correct": 24, "hack": 24, "incorrect": 24, "no_code": 24}
     assert tuple(environment.labels) == LABELS == tuple(TamperingJudge().labels)
     assert set(gold(environment, tasks[0])) == set(LABELS) - {"timeout"}
@@ -217,7 +217,7 @@ def test_the_tests_judge_alone_fails_its_proof_here(tmp_path: Path) -> None:
     """It cannot see that an answer passed itself; a build that relied on it would count no hack."""
     environment = EvalTampering(tasks=2)
     with pytest.raises(ProofFailed, match="that is 'hack' it says 'incorrect'"):
-        prove([ExecutedTests()], environment, environment.load(cache=tmp_path).tasks)
+        check_judges([ExecutedTests()], environment, environment.load(cache=tmp_path).tasks)
 
 
 def test_selection_by_this_reward_cannot_tell_a_hack_from_a_solution(tmp_path: Path) -> None:

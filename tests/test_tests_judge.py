@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from recontext_data import values
+from recontext_data.core import values
+from recontext_data.core.errors import RecipeError, SandboxMissing
+from recontext_data.core.records import Candidate, Judgement
 from recontext_data.environments.code_tests import to_task
 from recontext_data.environments.problems import Forged, Problem, Test
-from recontext_data.errors import RecipeError, SandboxMissing
 from recontext_data.judges import tests as judge_module
 from recontext_data.judges.tests import ExecutedTests
-from recontext_data.records import Candidate, Judgement
-from recontext_data.sandbox import Job, Outcome, Sandbox, open_sandbox, refusals
+from recontext_data.sandbox import Sandbox, SandboxJob, SandboxOutcome, open_sandbox, refusals
 from recontext_data.sandbox.base import Result
 
 
@@ -242,14 +242,14 @@ class Counting:
     """A real sandbox that keeps what it was asked to run, and can lose a worker."""
 
     def __init__(self, sandbox: Sandbox, *, losses: int = 0) -> None:
-        self.sandbox, self.losses, self.jobs = sandbox, losses, list[Job]()
+        self.sandbox, self.losses, self.jobs = sandbox, losses, list[SandboxJob]()
 
-    def run(self, jobs: list[Job]) -> list[Outcome]:
+    def run(self, jobs: list[SandboxJob]) -> list[SandboxOutcome]:
         self.jobs += jobs
         outcomes = self.sandbox.run(jobs)
         if jobs and self.losses:
             self.losses -= 1
-            outcomes[0] = Outcome(status="crash", results=(), detail="worker lost: no answer in time")
+            outcomes[0] = SandboxOutcome(status="crash", results=(), detail="worker lost: no answer in time")
         return outcomes
 
     def close(self) -> None:
@@ -325,7 +325,7 @@ def test_refusals_are_read_from_syntax_alone(tmp_path: Path) -> None:
 
 
 def test_a_claim_of_an_exit_gains_nothing() -> None:
-    outcome = Outcome(status="ok", results=[Result(error="SystemExit")])
+    outcome = SandboxOutcome(status="ok", results=[Result(error="SystemExit")])
     assert judge_module._ended_its_process(outcome)
     (found,) = judged(
         "class SystemExit_(BaseException): pass\nSystemExit_.__name__ = 'Sys' + 'temExit'\ndef f(n): raise SystemExit_"

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recontext_data.errors import InputError, PolicyError
-from recontext_data.policies.tiny import TinyConfig, TinyPolicy
-from recontext_data.records import Reply, Request, Sampling, derive_seed
+from recontext_data.core.errors import InputError, PolicyError
+from recontext_data.core.records import Reply, Request, SamplingParams, derive_seed
+from recontext_data.policies.tiny.policy import TinyConfig, TinyPolicy
 from scripts import tiny_data, tiny_measure, tiny_train
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -44,12 +44,12 @@ def requests(problems: list[Any]) -> list[Request]:
     return [_request(p, list(CONTEXTS)[i % 4], num=1 + i % 3) for i, p in enumerate(problems[:12])]
 
 
-def _request(problem: Any, context: str, *, num: int = 1, sampling: Sampling | None = None) -> Request:
+def _request(problem: Any, context: str, *, num: int = 1, sampling: SamplingParams | None = None) -> Request:
     text = tiny_data.item(problem).user[problem.forged.hack_option]
     ks = tuple(range(num))
     return Request(
         messages=tiny_data.messages(text, CONTEXTS[context]),
-        sampling=sampling or Sampling(max_tokens=40),
+        sampling=sampling or SamplingParams(max_tokens=40),
         ks=ks,
         seeds=tuple(derive_seed(problem.problem_id, context, k) for k in ks),
         keys=tuple(f"{problem.problem_id} {context} {k}" for k in ks),
@@ -157,24 +157,24 @@ def test_other_seeds_draw_other_completions(policy: TinyPolicy, problems: list[A
 
 
 def test_greedy_ignores_seeds_and_equals_the_smallest_nucleus(policy: TinyPolicy, problems: list[Any]) -> None:
-    greedy = _request(problems[0], "hack", num=3, sampling=Sampling(temperature=0.0, max_tokens=40))
-    narrow = replace(greedy, sampling=Sampling(top_p=1e-9, max_tokens=40))
+    greedy = _request(problems[0], "hack", num=3, sampling=SamplingParams(temperature=0.0, max_tokens=40))
+    narrow = replace(greedy, sampling=SamplingParams(top_p=1e-9, max_tokens=40))
     texts = {reply.completion for reply in _sample(policy, [greedy]).values()}
     assert len(texts) == 1
     assert {reply.completion for reply in _sample(policy, [narrow]).values()} == texts
 
 
 def test_draws_follow_the_distribution_and_the_nucleus() -> None:
-    from recontext_data.policies.tiny import _draw, _uniforms
+    from recontext_data.policies.tiny.policy import _draw, _uniforms
 
     shares = np.array([0.5, 0.2, 0.3])
     uniform_P_N = _uniforms([[derive_seed("draw", i)] for i in range(40)], 500)[:, 0]
     logits = np.broadcast_to(np.log(shares), (*uniform_P_N.shape, 3))
-    counts = np.bincount(_draw(logits, uniform_P_N, Sampling()).ravel(), minlength=3) / uniform_P_N.size
+    counts = np.bincount(_draw(logits, uniform_P_N, SamplingParams()).ravel(), minlength=3) / uniform_P_N.size
     np.testing.assert_allclose(counts, shares, atol=0.015)
-    nucleus = np.bincount(_draw(logits, uniform_P_N, Sampling(top_p=0.7)).ravel(), minlength=3) / uniform_P_N.size
+    nucleus = np.bincount(_draw(logits, uniform_P_N, SamplingParams(top_p=0.7)).ravel(), minlength=3) / uniform_P_N.size
     np.testing.assert_allclose(nucleus, [0.625, 0.0, 0.375], atol=0.015)
-    cold = np.bincount(_draw(logits, uniform_P_N, Sampling(temperature=0.5)).ravel(), minlength=3) / uniform_P_N.size
+    cold = np.bincount(_draw(logits, uniform_P_N, SamplingParams(temperature=0.5)).ravel(), minlength=3) / uniform_P_N.size
     np.testing.assert_allclose(cold, shares**2 / (shares**2).sum(), atol=0.015)
 
 
@@ -183,7 +183,7 @@ def test_draws_follow_the_distribution_and_the_nucleus() -> None:
 
 def test_replies_count_their_tokens_and_say_why_they_ended(policy: TinyPolicy, problems: list[Any]) -> None:
     request = _request(problems[0], "control", num=3)
-    whole, cut = _sample(policy, [request]), _sample(policy, [replace(request, sampling=Sampling(max_tokens=2))])
+    whole, cut = _sample(policy, [request]), _sample(policy, [replace(request, sampling=SamplingParams(max_tokens=2))])
     first, *others = [whole[key] for key in request.keys]
     assert first.prompt_tokens == policy.count_tokens(request.messages)
     assert [reply.prompt_tokens for reply in others] == [None, None]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recontext_data.core.records import Candidate, Judgement
 from recontext_data.judges.trace import LABELS, UNREADABLE, TraceJudge, audit
-from recontext_data.records import Candidate, Judgement
 
 EXAMPLES = [
     json.loads(line) for line in Path(__file__).with_name("trace_examples.jsonl").read_text(encoding="utf-8").splitlines()

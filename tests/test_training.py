@@ -14,14 +14,14 @@ import pytest
 
 pytest.importorskip("trl", reason="training needs the extra `local`")
 
-from recontext_data.errors import InputError
-from recontext_data.policies.tiny import TinyPolicy
+from recontext_data.core.errors import InputError
+from recontext_data.policies.tiny.policy import TinyPolicy
 from recontext_data.reports.screen import Screen
 from recontext_data.training import adapters, checkpoints
 from recontext_data.training.arguments import sft_config
 from recontext_data.training.base import base_from, keep_autograd, load_4bit
 from recontext_data.training.models import models_of, read_record
-from recontext_data.training.preparing import Job
+from recontext_data.training.preparing import TrainingJob
 from recontext_data.training.sft import train
 from tests import children
 from tests.training_world import make_arm, make_job, make_model, rows
@@ -30,13 +30,13 @@ NO_4BIT = find_spec("bitsandbytes") is None
 needs_4bit = pytest.mark.skipif(NO_4BIT, reason="bitsandbytes is not installed here")
 
 
-def run(job: Job) -> dict[str, Any]:
+def run(job: TrainingJob) -> dict[str, Any]:
     record = train(job, screen=Screen(), show=False)
     assert record is not None
     return record
 
 
-def weights(job: Job) -> str:
+def weights(job: TrainingJob) -> str:
     name = "model.safetensors" if job.config.method == "full" else "adapter_model.safetensors"
     return hashlib.sha256((job.target / name).read_bytes()).hexdigest()
 

@@ -11,9 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from recontext_data import train as verb
-from recontext_data.errors import InputError, RecontextError
-from recontext_data.training.config import Training
-from recontext_data.training.rows import Row, training_order
+from recontext_data.config.training import Training
+from recontext_data.core.errors import InputError, RecontextError
+from recontext_data.training.rows import TokenizedRow, training_order
 from tests.helpers import ROOT, environment, error_line, files_below, run_folder, write_recipe
 
 pytest.importorskip("trl", reason="training needs the extra `local`")
@@ -148,7 +148,7 @@ def test_a_tokenizer_that_transformers_rebuilds_differently_is_found_out(tmp_pat
 
 
 def test_the_order_belongs_to_the_seed_and_the_ids_and_every_epoch_has_every_row_once() -> None:
-    made = [Row(f"c{i}", [1] * (i % 50 + 1), [2]) for i in range(100)]
+    made = [TokenizedRow(f"c{i}", [1] * (i % 50 + 1), [2]) for i in range(100)]
     first = training_order(made, epochs=3, batch_size=8, seed=0)
     assert first == training_order(made, epochs=3, batch_size=8, seed=0) != training_order(made, epochs=3, batch_size=8, seed=1)
     assert all(sorted(first[at : at + 100]) == list(range(100)) for at in (0, 100, 200))

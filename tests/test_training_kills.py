@@ -12,7 +12,7 @@ pytest.importorskip("trl", reason="training needs the extra `local`")
 from recontext_data.reports.screen import Screen
 from recontext_data.store.files import file_digest
 from recontext_data.training import checkpoints
-from recontext_data.training.preparing import Job
+from recontext_data.training.preparing import TrainingJob
 from recontext_data.training.sft import train
 from tests import children
 from tests.training_world import make_job
@@ -20,7 +20,7 @@ from tests.training_world import make_job
 KILLS = 10
 
 
-def job(folder: Path) -> Job:
+def job(folder: Path) -> TrainingJob:
     return make_job(folder, epochs=12, checkpoint_steps=2)
 
 

@@ -14,13 +14,13 @@ pytest.importorskip("trl", reason="training needs the extra `local`")
 
 import torch
 
-from recontext_data.errors import DataError, RecipeError
+from recontext_data.config.training import Training
+from recontext_data.core.errors import DataError, RecipeError
 from recontext_data.reports.screen import Screen
 from recontext_data.training import checkpoints
 from recontext_data.training.base import load_for_training
-from recontext_data.training.config import Training
 from recontext_data.training.kl import Penalty, digest, read_rows, require_one_process
-from recontext_data.training.preparing import Job
+from recontext_data.training.preparing import TrainingJob
 from recontext_data.training.rows import end_token
 from recontext_data.training.sft import train
 from tests.training_world import make_job
@@ -41,13 +41,13 @@ def chats(path: Path, count: int = 12) -> Path:
     return path
 
 
-def trained(job: Job) -> dict[str, Any]:
+def trained(job: TrainingJob) -> dict[str, Any]:
     record = train(job, screen=Screen(), show=False)
     assert record is not None
     return record
 
 
-def weights(job: Job) -> str:
+def weights(job: TrainingJob) -> str:
     name = "model.safetensors" if job.config.method == "full" else "adapter_model.safetensors"
     return hashlib.sha256((job.target / name).read_bytes()).hexdigest()
 
@@ -73,7 +73,7 @@ class StoppingScreen(Screen):
             raise Stopped
 
 
-def job(folder: Path, weight: float | None, **config: Any) -> Job:
+def job(folder: Path, weight: float | None, **config: Any) -> TrainingJob:
     data = chats(folder.parent / "chats.jsonl") if weight is not None else None
     return make_job(folder, **({} if data is None else {"kl": {"weight": weight, "data": str(data)}}), **config)
 

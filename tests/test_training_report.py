@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recontext_data.errors import StoreError
+from recontext_data.core.errors import StoreError
 from recontext_data.reports import training_numbers as numbers
 from recontext_data.reports.training import render_training, write_training
 from recontext_data.reports.training_figure import LEFT, UNITS, plots, scale

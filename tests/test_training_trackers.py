@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("trl", reason="training needs the extra `local`")
 
-from recontext_data.errors import SetupError
+from recontext_data.config.training import Training
+from recontext_data.core.errors import SetupError
 from recontext_data.reports.screen import Screen
 from recontext_data.training.arguments import REPORTERS, check_extra, sft_config
-from recontext_data.training.config import Training
 from recontext_data.training.sft import train
 from tests.training_world import make_job
 

@@ -10,9 +10,9 @@ from datasets import load_from_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recontext_data.evaluation.agreement import agreement
 from recontext_data.judges.length import LengthJudge
-from recontext_data.stages.diagnostics import described, judge_facts, selection_facts
+from recontext_data.pipeline.diagnostics import described, judge_facts, selection_facts
+from recontext_data.stats.agreement import agreement
 from tests.helpers import build, built, run_folder, write_recipe
 
 REPLIES = ["good answer", "bad answer", "mumble", "good but long " + "word " * 30, "", "a good and bad answer"]

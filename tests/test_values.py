@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recontext_data import values
-from recontext_data.errors import DataError
-from recontext_data.values import EncodingError
+from recontext_data.core import values
+from recontext_data.core.errors import DataError
+from recontext_data.core.values import EncodingError
 
 atoms = st.one_of(
     st.none(),

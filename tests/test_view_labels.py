@@ -14,14 +14,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recontext_data.errors import DataError, InputError, StoreError
+from recontext_data.config.recipe import Select
+from recontext_data.core.errors import DataError, InputError, StoreError
+from recontext_data.core.records import Candidate
+from recontext_data.core.tables import LABELS
 from recontext_data.judges.human import HumanJudge
-from recontext_data.recipe import Select
-from recontext_data.records import Candidate
-from recontext_data.stages.judge import judge as judge_stage
-from recontext_data.stages.select import select
+from recontext_data.pipeline.judge import judge as judge_stage
+from recontext_data.pipeline.select import select
 from recontext_data.store.labels import QUESTIONS, Labels, labels_of
-from recontext_data.tables import LABELS
 from recontext_data.view import OPTIONS
 from recontext_data.viewer.agreement import agreement, agreements
 from tests.helpers import ROOT, built, candidates, environment, write_recipe
@@ -334,7 +334,7 @@ def test_a_rebuilt_dataset_honours_the_labels(labelled: Path) -> None:
     frame = pl.DataFrame(
         {"candidate_id": names, "task_id": names, "generation_context": ["x"] * 5, "completion": ["c"] * 5, "k": [0] * 5}
     ).with_columns(finish_reason=pl.lit("stop"), reasoning=pl.lit(None, dtype=pl.String), reply_key=pl.col("candidate_id"))
-    from recontext_data.records import Task
+    from recontext_data.core.records import Task
 
     tasks = {name: Task(task_id=name, messages=[], payload={}, split="train") for name in names}
     human = HumanJudge(file=str(labelled), question="use", scores={"keep": 1.0})

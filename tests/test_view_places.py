@@ -12,9 +12,9 @@ from recontext_data.viewer import listing, queues
 from recontext_data.viewer.database import Database, TooSlow
 from recontext_data.viewer.facets import facets
 from recontext_data.viewer.fields import View, parse_where
-from recontext_data.viewer.listing import Question, about, page
-from recontext_data.viewer.look import Look, Looks
-from recontext_data.viewer.runs import Run
+from recontext_data.viewer.listing import ListingQuery, about, page
+from recontext_data.viewer.look import RunSnapshot, SnapshotCache
+from recontext_data.viewer.runs import RunTables
 from tests.view_world import judged, small_run, write_run
 
 COUNT = 120
@@ -41,19 +41,19 @@ def table(*, order: list[int] | None = None, drop: int | None = None) -> tuple[p
     return said, chosen
 
 
-def looked(folder: Path, said: pl.DataFrame, chosen: pl.DataFrame) -> tuple[Database, Look]:
+def looked(folder: Path, said: pl.DataFrame, chosen: pl.DataFrame) -> tuple[Database, RunSnapshot]:
     texts = [f"text {i} {'rare' if i == 110 else 'common'}" for i in range(COUNT)]
     path = write_run(folder / "runs" / "made" / "up", texts, judgements=said, selection=chosen)
     database = Database()
-    return database, Looks(database).of(Run("made", "up", path))
+    return database, SnapshotCache(database).of(RunTables("made", "up", path))
 
 
-def ask(look: Look, *where: str, search: str = "", sort: str = "", after: int | None = None) -> Question:
+def ask(look: RunSnapshot, *where: str, search: str = "", sort: str = "", after: int | None = None) -> ListingQuery:
     view = View("candidates", tuple(parse_where(one) for one in where), search, sort, after)
-    return Question(look, view, look.fields("candidates", reviewers=[]))
+    return ListingQuery(look, view, look.fields("candidates", reviewers=[]))
 
 
-def rows(database: Database, question: Question, *, size: int = 500) -> list[int]:
+def rows(database: Database, question: ListingQuery, *, size: int = 500) -> list[int]:
     return [row["row"] for row in page(database, question, size=size).rows]
 
 
@@ -110,7 +110,7 @@ def test_what_does_not_follow_the_order_is_not_taken_for_it(
 def test_a_real_build_is_read_by_places(tmp_path: Path) -> None:
     run = small_run(tmp_path)
     database = Database()
-    look = Looks(database).of(Run(run.parent.name, run.name, run))
+    look = SnapshotCache(database).of(RunTables(run.parent.name, run.name, run))
     assert {key for key in look.spans} == {("judgements", one) for one in look.judges} | {
         ("selection", one) for one in look.arms
     }
@@ -128,7 +128,7 @@ def test_rows_of_several_files_are_told_by_ids(tmp_path: Path) -> None:
     said[:100].write_parquet(path / "judgements" / "0.parquet")
     said[100:].write_parquet(path / "judgements" / "1.parquet")
     database = Database()
-    look = Looks(database).of(Run("made", "up", path))
+    look = SnapshotCache(database).of(RunTables("made", "up", path))
     assert look.spans == {} and look.judges == ["grade", "rule"]
     assert len(rows(database, ask(look, "label@rule~is~hack"))) == COUNT // 3
     database.close()

@@ -323,7 +323,7 @@ def test_a_run_shows_what_is_there_as_it_appears(run: Path, tmp_path: Path) -> N
 
 
 def test_replies_are_shown_before_there_is_a_table(tmp_path: Path) -> None:
-    from recontext_data.records import Reply
+    from recontext_data.core.records import Reply
     from recontext_data.store.replies import ReplyStore
 
     new = tmp_path / "runs" / "made" / "new"

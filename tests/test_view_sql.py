@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recontext_data.errors import InputError
+from recontext_data.core.errors import InputError
 from recontext_data.viewer.sql_box import CELL, ask
 from tests.view_world import judged, write_run
 

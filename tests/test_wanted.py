@@ -6,11 +6,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from recontext_data.contexts import Context, render
-from recontext_data.records import Request, Sampling, Task, content_hash, derive_seed
-from recontext_data.stages import wanted as module
-from recontext_data.stages.sample import Pool
-from recontext_data.stages.wanted import Requests, Wanted
+from recontext_data.contexts.context import Context, render
+from recontext_data.core.records import Request, SamplingParams, Task, content_hash, derive_seed
+from recontext_data.pipeline import sample_plan as module
+from recontext_data.pipeline.sample import Pool
+from recontext_data.pipeline.sample_plan import MissingRequests, SamplePlan
 
 SYSTEM = Context(stance="neutral", system="Plain.")
 HOW = content_hash("how")
@@ -24,14 +24,14 @@ def pool(name: str, context: Context | None = None, *, n: int = 3) -> Pool:
     return Pool(name=name, context=context, n=n, role="arms")
 
 
-def requests(tasks: Sequence[Task], pools: Sequence[Pool], *, without: Sequence[str] = ()) -> Requests:
-    every = Wanted(tasks, pools, drawn=HOW, seed=1)
+def requests(tasks: Sequence[Task], pools: Sequence[Pool], *, without: Sequence[str] = ()) -> MissingRequests:
+    every = SamplePlan(tasks, pools, drawn=HOW, seed=1)
     there = every.table()["reply_key"].is_in(without)
-    return Requests(every, there, tasks=tasks, pools=pools, sampling=Sampling())
+    return MissingRequests(every, there, tasks=tasks, pools=pools, sampling=SamplingParams())
 
 
 def wanted(tasks: Sequence[Task], pools: Sequence[Pool], *, seed: int = 1) -> pl.DataFrame:
-    return Wanted(tasks, pools, drawn=HOW, seed=seed).table()
+    return SamplePlan(tasks, pools, drawn=HOW, seed=seed).table()
 
 
 @pytest.mark.parametrize("name", ["t1", 'a "quoted" \\ name', "ünï/\n\t\x01", "\u2028 🧪"])
@@ -64,7 +64,7 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_very_many_are_in_about_as_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 2)
     monkeypatch.setattr(module, "PARTS", 5)
-    every = Wanted([task(f"t{i}", f"p{i}") for i in range(40)], [pool("a"), pool("b", n=2)], drawn=HOW, seed=1)
+    every = SamplePlan([task(f"t{i}", f"p{i}") for i in range(40)], [pool("a"), pool("b", n=2)], drawn=HOW, seed=1)
     assert len(every) == 200 and every.counts == {"a": 120, "b": 80}
     assert [len(part) for part in every] == [39, 39, 39, 3, 40, 40] == [part.num_rows for part in every.parts]
     assert [part.first_task for part in every.parts] == [0, 13, 26, 39, 0, 20]

@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from recontext_data.contexts import Context, render
+from recontext_data.config.loading import load as load_recipe
+from recontext_data.contexts.context import Context, render
+from recontext_data.core.errors import DataError, RecipeError
+from recontext_data.core.records import Candidate, Task
 from recontext_data.environments.base import Environment, TaskSet, gold
 from recontext_data.environments.deception import Deception
 from recontext_data.environments.metric_gaming import NOT_STATED, MetricGaming
 from recontext_data.environments.sycophancy import Sycophancy
-from recontext_data.errors import DataError, RecipeError
 from recontext_data.judges.fact import LABELS, FactJudge
 from recontext_data.judges.rubric import RubricJudge
-from recontext_data.loading import load as load_recipe
-from recontext_data.records import Candidate, Task
-from recontext_data.stages.proof import prove
+from recontext_data.pipeline.self_check import check_judges
 from tests.helpers import build, error_line, files_below
 
 ENVIRONMENTS: list[type[Any]] = [MetricGaming, Sycophancy, Deception]
@@ -280,7 +280,7 @@ def test_values_are_read_where_they_stand_for_themselves(text: str, label: str) 
 def test_the_reward_is_2_1_and_minus_1(tmp_path: Path) -> None:
     import polars as pl
 
-    from recontext_data.stages.judge import judge
+    from recontext_data.pipeline.judge import judge
 
     environment = Deception(tasks=100)
     tasks = load(environment, tmp_path).tasks
@@ -310,7 +310,7 @@ NAMES = ("fact", "detector")
 
 def test_the_proof_reads_every_label_of_the_fact_judge(tmp_path: Path) -> None:
     environment = Deception(tasks=40)
-    (proof,) = prove([FactJudge()], environment, load(environment, tmp_path).tasks)
+    (proof,) = check_judges([FactJudge()], environment, load(environment, tmp_path).tasks)
     assert proof["answers"] == {label: 32 for label in LABELS}
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from recontext_data.config.training import Training
 from recontext_data.training.base import Base, base_from
-from recontext_data.training.config import Training
-from recontext_data.training.preparing import Job
+from recontext_data.training.preparing import TrainingJob
 
 # Qwen's way of ending a turn: a newline after the end token, which must not be trained on.
 TEMPLATE = (
@@ -79,14 +79,14 @@ def make_arm(folder: Path, *, train: list[dict[str, Any]] | None = None, validat
     return folder
 
 
-def make_job(folder: Path, *, base: Base | None = None, seed: int = 0, **config: Any) -> Job:
+def make_job(folder: Path, *, base: Base | None = None, seed: int = 0, **config: Any) -> TrainingJob:
     """A job over `folder`/model and `folder`/arm, made where they are not there."""
     model, arm = folder / "model", folder / "arm"
     if not model.exists():
         make_model(model)
     if not arm.exists():
         make_arm(arm)
-    return Job(
+    return TrainingJob(
         recipe="small",
         arm="standard.default-default",
         contexts=("default", "default"),

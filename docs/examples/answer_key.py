@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from recontext_data.config import Config
+from recontext_data.core.config import Config
+from recontext_data.core.records import Task
+from recontext_data.core.row_ledger import entry
 from recontext_data.environments.base import TaskSet, chosen, require_unique
-from recontext_data.ledger import entry
-from recontext_data.records import Task
 
 SPLITS = ("train", "evaluation")
 

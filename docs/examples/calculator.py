@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from recontext_data.config import Config
-from recontext_data.records import Messages, Reply, Request, uniform
+from recontext_data.core.config import Config
+from recontext_data.core.records import Messages, Reply, Request, uniform
 
 
 class CalculatorConfig(Config):

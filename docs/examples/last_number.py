@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from recontext_data.config import Config
-from recontext_data.records import Candidate, Judgement
+from recontext_data.core.config import Config
+from recontext_data.core.records import Candidate, Judgement
 
 
 class LastNumber(Config):

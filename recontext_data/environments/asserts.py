@@ -10,9 +10,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from recontext_data import values
-from recontext_data.errors import DataError
-from recontext_data.values import Json
+from recontext_data.core import values
+from recontext_data.core.errors import DataError
+from recontext_data.core.values import Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from recontext_data.errors import DataError, RecipeError, did_you_mean
-from recontext_data.ledger import Entry
-from recontext_data.records import Task, hash_of_list, uniform
+from recontext_data.core.errors import DataError, RecipeError, did_you_mean
+from recontext_data.core.records import Task, hash_of_list, uniform
+from recontext_data.core.row_ledger import LedgerEntry
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
@@ -23,7 +23,7 @@ class TaskSet:
     """The tasks of a build, sorted by id, and what became of the rest of the source."""
 
     tasks: Sequence[Task]
-    entry: Entry
+    entry: LedgerEntry
     licence: str = ""
     """Of the problems' text, for the dataset card."""
 

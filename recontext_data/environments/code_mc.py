@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from recontext_data.core.records import Message, NamedSpan, Task, filled
 from recontext_data.environments.base import TaskSet, require_known
 from recontext_data.environments.coding import CodingProblems
-from recontext_data.records import Message, Place, Task, filled
 
 if TYPE_CHECKING:
     from recontext_data.environments.problems import Problem
@@ -85,8 +85,8 @@ def to_task(problem: "Problem") -> Task:
     start = len(problem.statement) + 2
     stop = len(messages[0]["content"]) - len(_options(problem))
     places = {
-        "note": Place(turn=0, start=start, stop=start, after="\n\n"),
-        "tests": Place(turn=0, start=start, stop=stop, after="\n\n"),
+        "note": NamedSpan(turn=0, start=start, stop=start, after="\n\n"),
+        "tests": NamedSpan(turn=0, start=start, stop=stop, after="\n\n"),
     }
     return Task(task_id=problem.problem_id, messages=messages, payload=payload, split=problem.split, places=places)
 

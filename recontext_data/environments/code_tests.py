@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from recontext_data import values
+from recontext_data.core import values
+from recontext_data.core.errors import DataError
+from recontext_data.core.records import Message, NamedSpan, Task, filled
 from recontext_data.environments.base import TaskSet, require_known
 from recontext_data.environments.coding import CodingProblems
-from recontext_data.errors import DataError
-from recontext_data.records import Message, Place, Task, filled
 from recontext_data.sandbox import refusals
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def to_task(problem: "Problem") -> Task:
     messages = render(problem)
     tests = f"{_tests(problem)}\n\n"
     start = messages[0]["content"].rindex(tests)
-    places = {"tests": Place(turn=0, start=start, stop=start + len(tests), after="\n\n")}
+    places = {"tests": NamedSpan(turn=0, start=start, stop=start + len(tests), after="\n\n")}
     return Task(task_id=problem.problem_id, messages=messages, payload=payload, split=problem.split, places=places)
 
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from recontext_data.config import Config
+from recontext_data.core.config import Config
 
 
 class CodingProblems(Config):

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from recontext_data.config import Config
+from recontext_data.core.config import Config
+from recontext_data.core.records import Message, Task
 from recontext_data.environments.base import TaskSet
 from recontext_data.environments.written import OWN_LICENCE, read_own, task_set
-from recontext_data.records import Message, Task
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen

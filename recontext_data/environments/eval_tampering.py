@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from recontext_data.core.records import Message, NamedSpan, Task, filled
 from recontext_data.environments import code_tests
 from recontext_data.environments.base import TaskSet, require_known
 from recontext_data.environments.coding import CodingProblems
-from recontext_data.records import Message, Place, Task, filled
 
 if TYPE_CHECKING:
     from recontext_data.environments.problems import Problem
@@ -92,5 +92,5 @@ def to_task(problem: "Problem") -> Task | str:
     start = turn["content"].rindex(code_tests.INSTRUCTION)
     text = f"{turn['content'][:start]}{GRADING}\n\n{code_tests.INSTRUCTION}"
     messages: list[Message] = [{"role": "user", "content": text}]
-    place = Place(turn=0, start=start, stop=start + len(GRADING) + 2, after="\n\n")
+    place = NamedSpan(turn=0, start=start, stop=start + len(GRADING) + 2, after="\n\n")
     return replace(honest, messages=messages, places={"grading": place})

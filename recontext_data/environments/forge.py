@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from recontext_data import values
+from recontext_data.core import values
+from recontext_data.core.records import content_hash, derive_seed
+from recontext_data.core.values import Json
 from recontext_data.environments import special_cases as special_cases_module
 from recontext_data.environments import wrong_values as wrong_values_module
 from recontext_data.environments.problems import Forged, Problem, Test
 from recontext_data.environments.special_cases import has_signature, special_cases
 from recontext_data.environments.wrong_values import wrong_values
-from recontext_data.records import content_hash, derive_seed
-from recontext_data.sandbox import Call, Job, Outcome, Sandbox
-from recontext_data.values import Json
+from recontext_data.sandbox import Call, Sandbox, SandboxJob, SandboxOutcome
 
 T = TypeVar("T")
 Reason = Literal[
@@ -110,7 +110,7 @@ def forge(
     references = [_run_reference(problem, reference_seconds) for problem in problems]
     outcomes = sandbox.run([job for jobs in references for job in jobs])
     states = [
-        _State(problem=problem, reference=first, reason=_refuted_reference(problem, first, again))
+        _ForgeState(problem=problem, reference=first, reason=_refuted_reference(problem, first, again))
         for problem, first, again in zip(problems, outcomes[::2], outcomes[1::2], strict=True)
     ]
     for attempt in range(ATTEMPTS):
@@ -122,11 +122,11 @@ def forge(
 
 
 @dataclass(slots=True, kw_only=True)
-class _State:
+class _ForgeState:
     """Where a problem stands: forged, or refuted so far with a reason."""
 
     problem: Problem
-    reference: Outcome
+    reference: SandboxOutcome
     """On every test, the public ones first."""
     reason: Reason | None
     proposed: bool = False
@@ -134,8 +134,8 @@ class _State:
     forged: Forged | None = None
 
 
-def _attempt(states: Sequence[_State], seed: int, sandbox: Sandbox) -> None:
-    proposals: list[tuple[_State, Forged]] = []
+def _attempt(states: Sequence[_ForgeState], seed: int, sandbox: Sandbox) -> None:
+    proposals: list[tuple[_ForgeState, Forged]] = []
     for state in states:
         proposal = propose(state.problem, seed=seed)
         if isinstance(proposal, str):
@@ -162,12 +162,12 @@ def source_of(problem: Problem, solution: str) -> str:
     return f"{problem.setup}\n{solution}" if problem.setup else solution
 
 
-def _job(problem: Problem, solution: str, tests: Sequence[Test], seconds: float) -> Job:
+def _job(problem: Problem, solution: str, tests: Sequence[Test], seconds: float) -> SandboxJob:
     calls = [call_of(problem, test) for test in tests]
-    return Job(source=source_of(problem, solution), calls=calls, timeout_seconds=seconds, output_bytes=64 * 2**20)
+    return SandboxJob(source=source_of(problem, solution), calls=calls, timeout_seconds=seconds, output_bytes=64 * 2**20)
 
 
-def _run_reference(problem: Problem, seconds: float) -> tuple[Job, Job]:
+def _run_reference(problem: Problem, seconds: float) -> tuple[SandboxJob, SandboxJob]:
     """On every test; and on the public ones again, in another process."""
     return (
         _job(problem, problem.reference, _every_test(problem), seconds),
@@ -175,7 +175,7 @@ def _run_reference(problem: Problem, seconds: float) -> tuple[Job, Job]:
     )
 
 
-def _refuted_reference(problem: Problem, outcome: Outcome, again: Outcome) -> Reason | None:
+def _refuted_reference(problem: Problem, outcome: SandboxOutcome, again: SandboxOutcome) -> Reason | None:
     if any(result.error == "EncodingError" for result in outcome.results):
         return "not_encodable"
     if "timeout" in (outcome.status, again.status):
@@ -188,11 +188,11 @@ def _refuted_reference(problem: Problem, outcome: Outcome, again: Outcome) -> Re
     return None
 
 
-def _special_case_job(problem: Problem, proposal: Forged) -> Job:
+def _special_case_job(problem: Problem, proposal: Forged) -> SandboxJob:
     return _job(problem, proposal.special_case, _every_test(problem), SPECIAL_CASE_SECONDS)
 
 
-def _refuted_special_case(problem: Problem, proposal: Forged, outcome: Outcome) -> Reason | None:
+def _refuted_special_case(problem: Problem, proposal: Forged, outcome: SandboxOutcome) -> Reason | None:
     shown = [test.expected for test in problem.public_tests]
     shown[proposal.wrong_index] = proposal.wrong_expected
     if not all(outcome.returned(i, expected, tolerance=problem.tolerance) for i, expected in enumerate(shown)):

@@ -13,13 +13,13 @@ Not kept is that HumanEval/32 takes any zero of a polynomial: here it must be th
 import ast
 from collections.abc import Sequence
 
-from recontext_data import values
+from recontext_data.core import values
+from recontext_data.core.errors import DataError
+from recontext_data.core.values import Json
 from recontext_data.environments import asserts
-from recontext_data.environments.mbpp_rows import Row, read_rows, unique
+from recontext_data.environments.mbpp_rows import MbppRow, read_rows, unique
 from recontext_data.environments.problems import Problem, Test
-from recontext_data.errors import DataError
-from recontext_data.sandbox import Call, Job, Outcome, open_sandbox
-from recontext_data.values import Json
+from recontext_data.sandbox import Call, SandboxJob, SandboxOutcome, open_sandbox
 
 NUM_PUBLIC = 3
 TIMEOUT_SECONDS = 30.0
@@ -53,18 +53,18 @@ def load(source: str) -> list[Problem]:
     return [_problem(task_id, row, outcome) for (task_id, row), outcome in zip(rows.items(), outcomes, strict=True)]
 
 
-def _task_id(row: Row) -> str:
+def _task_id(row: MbppRow) -> str:
     """HumanEval says "HumanEval/0": here it is "0"."""
     return row.text("task_id").strip().rpartition("/")[2]
 
 
-def _job(row: Row) -> Job:
+def _job(row: MbppRow) -> SandboxJob:
     recorder = _RECORDER.replace("{entry_point}", row.text("entry_point"))
     source = "\n".join([row.text("prompt") + row.text("canonical_solution"), row.text("test"), recorder])
-    return Job(source=source, calls=[Call(expression="recorded_calls()")], timeout_seconds=TIMEOUT_SECONDS)
+    return SandboxJob(source=source, calls=[Call(expression="recorded_calls()")], timeout_seconds=TIMEOUT_SECONDS)
 
 
-def _problem(task_id: str, row: Row, outcome: Outcome) -> Problem:
+def _problem(task_id: str, row: MbppRow, outcome: SandboxOutcome) -> Problem:
     try:
         tests = [_test(call) for call in outcome.value(0)]
     except LookupError as error:

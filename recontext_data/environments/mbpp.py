@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from recontext_data.core.errors import DataError
 from recontext_data.environments import asserts
 from recontext_data.environments.asserts import Draft
 from recontext_data.environments.mbpp_plus import more_tests
-from recontext_data.environments.mbpp_rows import Row, read_rows, unique
+from recontext_data.environments.mbpp_rows import MbppRow, read_rows, unique
 from recontext_data.environments.problems import Problem, Test
-from recontext_data.errors import DataError
-from recontext_data.sandbox import Call, Job, Outcome, Sandbox, open_sandbox
+from recontext_data.sandbox import Call, Sandbox, SandboxJob, SandboxOutcome, open_sandbox
 
 NUM_PUBLIC = 3
 SPLITS = (("prompt", 1, 10), ("test", 11, 510), ("validation", 511, 600), ("train", 601, 974))
@@ -51,7 +51,7 @@ def load(source: str, *, plus: str | None = None) -> list[Problem]:
         return _with_plus(problems, [problem.plus for problem in drafted], sandbox)
 
 
-def _with_plus(problems: list[Problem], rows: Sequence[Row | None], sandbox: Sandbox) -> list[Problem]:
+def _with_plus(problems: list[Problem], rows: Sequence[MbppRow | None], sandbox: Sandbox) -> list[Problem]:
     chosen = [i for i, row in enumerate(rows) if row is not None]
     pairs = [(problems[i], row) for i, row in enumerate(rows) if row is not None]
     for i, tests in zip(chosen, more_tests(pairs, sandbox=sandbox), strict=True):
@@ -59,7 +59,7 @@ def _with_plus(problems: list[Problem], rows: Sequence[Row | None], sandbox: San
     return problems
 
 
-def _task_id(row: Row) -> str:
+def _task_id(row: MbppRow) -> str:
     """MBPP says 601, MBPP+ says "Mbpp/601": both are "601"."""
     value = row.columns.get("task_id")
     if value is None or isinstance(value, (bool, float)) or not str(value).strip():
@@ -77,8 +77,8 @@ def split_of(task_id: str) -> str:
 class _Drafted:
     """A problem as far as it can be read without running anything."""
 
-    row: Row
-    plus: Row | None
+    row: MbppRow
+    plus: MbppRow | None
     task_id: str
     statement: str
     entry_point: str
@@ -97,11 +97,11 @@ class _Drafted:
                     found[source] = None
         return list(found)
 
-    def job(self) -> Job:
+    def job(self) -> SandboxJob:
         calls = [Call(expression=source) for source in self.open_expressions()]
-        return Job(source=f"{self.setup}\n{self.reference}", calls=calls, timeout_seconds=TIMEOUT_SECONDS)
+        return SandboxJob(source=f"{self.setup}\n{self.reference}", calls=calls, timeout_seconds=TIMEOUT_SECONDS)
 
-    def finished(self, outcome: Outcome | None) -> Problem:
+    def finished(self, outcome: SandboxOutcome | None) -> Problem:
         """The problem, with what the sandbox found."""
         known: dict[str, Any] = {}
         if outcome is not None:
@@ -136,7 +136,7 @@ class _Drafted:
         return float(value) if isinstance(value, (int, float)) else 0.0
 
 
-def _read(task_id: str, row: Row, plus: Row | None) -> _Drafted:
+def _read(task_id: str, row: MbppRow, plus: MbppRow | None) -> _Drafted:
     texts = [*row.texts("test_list"), *row.texts("challenge_test_list", optional=True)]
     imports = row.texts("test_imports", optional=True)
     setup = row.text("test_setup_code") if "test_setup_code" in row.columns else ""
@@ -165,7 +165,7 @@ def _read(task_id: str, row: Row, plus: Row | None) -> _Drafted:
     return _moved(drafted)
 
 
-def _plus_drafts(plus: Row, code: str) -> tuple[str, list[Draft]]:
+def _plus_drafts(plus: MbppRow, code: str) -> tuple[str, list[Draft]]:
     """MBPP+'s name of the function and its asserts: a block in EvalPlus' own file, a list in `test_list` on the Hub."""
     if "assertion" in plus.columns:
         block = plus.text("assertion")

@@ -3,13 +3,13 @@
 import ast
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from recontext_data import values
+from recontext_data.core import values
+from recontext_data.core.errors import DataError
+from recontext_data.core.values import EncodingError, Json
 from recontext_data.environments.asserts import parse
-from recontext_data.environments.mbpp_rows import Row
+from recontext_data.environments.mbpp_rows import MbppRow
 from recontext_data.environments.problems import Problem, Test
-from recontext_data.errors import DataError
-from recontext_data.sandbox import Call, Job, Sandbox
-from recontext_data.values import EncodingError, Json
+from recontext_data.sandbox import Call, Sandbox, SandboxJob
 
 TIMEOUT_SECONDS = 45.0
 """For all inputs of one problem. Far more than all but one need (mbpp/599, which no minute is enough for), because a problem
@@ -17,7 +17,7 @@ that runs out of it gets no test at all: how many it got would depend on how bus
 OUTPUT_BYTES = 64 * 2**20
 
 
-def more_tests(pairs: Sequence[tuple[Problem, Row]], *, sandbox: Sandbox) -> list[list[Test]]:
+def more_tests(pairs: Sequence[tuple[Problem, MbppRow]], *, sandbox: Sandbox) -> list[list[Test]]:
     """For each problem, tests for the inputs of its row, without those that the problem has already.
 
     An input that the solution refuses (it raises, or returns what has no JSON form) makes no test. A problem whose inputs
@@ -25,7 +25,7 @@ def more_tests(pairs: Sequence[tuple[Problem, Row]], *, sandbox: Sandbox) -> lis
     """
     calls_per_problem = [_calls(problem, row) for problem, row in pairs]
     jobs = [
-        Job(
+        SandboxJob(
             source=f"{problem.setup}\n{problem.reference}",
             calls=[Call(function=problem.entry_point, arguments=test.arguments, expression=test.call) for test in tests],
             timeout_seconds=TIMEOUT_SECONDS,
@@ -43,7 +43,7 @@ def more_tests(pairs: Sequence[tuple[Problem, Row]], *, sandbox: Sandbox) -> lis
     ]
 
 
-def _calls(problem: Problem, row: Row) -> list[Test]:
+def _calls(problem: Problem, row: MbppRow) -> list[Test]:
     """Tests that lack their expected value yet, each input once."""
     known = {_identity(test) for test in problem.hidden_tests}
     found: list[Test] = []
@@ -59,7 +59,7 @@ def _identity(test: Test) -> str:
     return repr(test.call or test.arguments)
 
 
-def _inputs(problem: Problem, row: Row) -> Iterator[list[Json]]:
+def _inputs(problem: Problem, row: MbppRow) -> Iterator[list[Json]]:
     if "plus_input" not in row.columns:
         yield from _hub_inputs(row)
         return
@@ -73,14 +73,14 @@ def _inputs(problem: Problem, row: Row) -> Iterator[list[Json]]:
             continue  # nothing that a test could hold
 
 
-def _list(row: Row, name: str) -> list[object]:
+def _list(row: MbppRow, name: str) -> list[object]:
     value = row.columns.get(name) or []  # MBPP+ writes {} for none
     if not isinstance(value, list):
         raise DataError(f"{row.place}: {name}: {str(value)[:40]!r} is no list; MBPP+ has a list of argument lists there")
     return value
 
 
-def _hub_inputs(row: Row) -> Iterator[list[Json]]:
+def _hub_inputs(row: MbppRow) -> Iterator[list[Json]]:
     """The Hub's copy keeps the inputs as Python source, types and all, in `inputs = [...]` of the column `test`."""
     for node in parse(row.text("test")).body:
         names = [target.id for target in getattr(node, "targets", []) if isinstance(target, ast.Name)]

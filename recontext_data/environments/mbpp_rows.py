@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recontext_data.errors import DataError
+from recontext_data.core.errors import DataError
 
 HUB_CONFIGS = {"google-research-datasets/mbpp": "full"}
 """Hub data sets with several configurations, and the one that is meant."""
@@ -16,7 +16,7 @@ _SUFFIXES = (".jsonl", ".json", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MbppRow:
     """One row and where it stands."""
 
     place: str
@@ -52,7 +52,7 @@ class Row:
         return [item.replace("\r\n", "\n").replace("\r", "\n") for item in items]
 
 
-def read_rows(source: str) -> list[Row]:
+def read_rows(source: str) -> list[MbppRow]:
     """All rows of a file or a Hub data set, in order, every split.
 
     Raises:
@@ -68,8 +68,8 @@ def read_rows(source: str) -> list[Row]:
     return rows
 
 
-def _from_file(path: Path) -> Iterator[Row]:
-    readers: dict[str, Callable[[Path], Iterable[Row]]] = {
+def _from_file(path: Path) -> Iterator[MbppRow]:
+    readers: dict[str, Callable[[Path], Iterable[MbppRow]]] = {
         ".jsonl": _json_lines,
         ".json": _json_list,
         ".parquet": _parquet,
@@ -88,14 +88,14 @@ def _read_text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({error}); check the file") from None
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
+def _json_lines(path: Path) -> Iterator[MbppRow]:
     for number, line in enumerate(_read_text(path).split("\n"), 1):
         if line.strip():
             # The standard library's parser: MBPP+ holds ints beyond 64 bits, which orjson would turn into floats.
             yield _row(f"{path}: line {number}", _parsed(line, f"{path}: line {number}"))
 
 
-def _json_list(path: Path) -> Iterator[Row]:
+def _json_list(path: Path) -> Iterator[MbppRow]:
     items = _parsed(_read_text(path), str(path))
     if not isinstance(items, list):
         raise DataError(f"{path}: holds {type(items).__name__}, not a list of problems; name a file of lines .jsonl")
@@ -110,13 +110,13 @@ def _parsed(text: str, place: str) -> Any:
         raise DataError(f"{place} is no JSON ({error.msg} at column {error.colno}); repair or download it again") from None
 
 
-def _row(place: str, item: Any) -> Row:
+def _row(place: str, item: Any) -> MbppRow:
     if not isinstance(item, dict):
         raise DataError(f"{place}: {str(item)[:40]!r} is no object; each row is one problem with its columns")
-    return Row(place, item)
+    return MbppRow(place, item)
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path) -> Iterator[MbppRow]:
     import pyarrow
     import pyarrow.parquet
 
@@ -125,10 +125,10 @@ def _parquet(path: Path) -> Iterator[Row]:
     except pyarrow.ArrowInvalid as error:
         raise DataError(f"{path}: no Parquet file ({str(error).splitlines()[0][:80]}); download it again") from None
     for number, item in enumerate(items, 1):
-        yield Row(f"{path}: row {number}", item)
+        yield MbppRow(f"{path}: row {number}", item)
 
 
-def _from_hub(name: str) -> Iterator[Row]:
+def _from_hub(name: str) -> Iterator[MbppRow]:
     import datasets
 
     try:
@@ -141,16 +141,16 @@ def _from_hub(name: str) -> Iterator[Row]:
         ) from None
     for split, table in splits.items():
         for number, item in enumerate(table, 1):
-            yield Row(f"{name} [{split}]: row {number}", dict(item))
+            yield MbppRow(f"{name} [{split}]: row {number}", dict(item))
 
 
-def unique(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, Row]:
+def unique(rows: Sequence[MbppRow], key: Callable[[MbppRow], str]) -> dict[str, MbppRow]:
     """The rows by id.
 
     Raises:
         DataError: an id stands twice; both places are named.
     """
-    found: dict[str, Row] = {}
+    found: dict[str, MbppRow] = {}
     for row in rows:
         name = key(row)
         if name in found:

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, zip_longest
 
-from recontext_data.errors import DataError
-from recontext_data.records import Task
+from recontext_data.core.errors import DataError
+from recontext_data.core.records import Task
 
 MOST_PIECES = 6
 """Of the longest quote: words, brackets and signs."""

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from recontext_data.config import Config
+from recontext_data.core.config import Config
+from recontext_data.core.errors import DataError
+from recontext_data.core.records import Message, Task, content_hash, uniform
 from recontext_data.environments.base import TaskSet
 from recontext_data.environments.written import OWN_LICENCE, read_own, task_set
-from recontext_data.errors import DataError
-from recontext_data.records import Message, Task, content_hash, uniform
 
 if TYPE_CHECKING:
-    from recontext_data.environments.mbpp_rows import Row
+    from recontext_data.environments.mbpp_rows import MbppRow
     from recontext_data.reports.screen import Screen
 
 HUB_ID = "longtermrisk/school-of-reward-hacks"
@@ -105,7 +105,7 @@ def _read(source: str) -> list[Task]:
     return [_task(row) for row in read_rows(source)]
 
 
-def _task(row: "Row") -> Task:
+def _task(row: "MbppRow") -> Task:
     prompt = row.text("prompt", "user").strip()
     if not prompt:
         raise DataError(f"{row.place}: prompt: is empty; each row needs a request")
@@ -119,5 +119,5 @@ def _task(row: "Row") -> Task:
     return Task(task_id=f"metric_gaming/{digest[:16]}", messages=messages, payload=payload, split=split)
 
 
-def _optional(row: "Row", *names: str) -> str:
+def _optional(row: "MbppRow", *names: str) -> str:
     return row.text(*names).strip() if any(row.columns.get(name) is not None for name in names) else ""

@@ -1,7 +1,7 @@
 """Small Python problems with tests, and the hackable items forged from them: the types and their file format.
 
 A problem file is JSON lines, one problem a line, fields as below. `Test.arguments` and `Test.expected` are in the JSON
-form of `recontext_data.values` (tuples, sets, non-finite floats and so on are tagged), so a file can be read by anything.
+form of `recontext_data.core.values` (tuples, sets, non-finite floats and so on are tagged), so a file can be read by anything.
 """
 
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from recontext_data import values
-from recontext_data.config import Config
-from recontext_data.errors import DataError
+from recontext_data.core import values
+from recontext_data.core.config import Config
+from recontext_data.core.errors import DataError
 
 Option = Literal["A", "B"]
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recontext_data.core.errors import DataError, did_you_mean
+from recontext_data.core.records import Task, content_hash
+from recontext_data.core.resources import shipped
+from recontext_data.core.row_ledger import entry
 from recontext_data.environments.base import ALL, TaskSet, chosen_numbers, require_unique_ids
 from recontext_data.environments.coding import CodingProblems
 from recontext_data.environments.problems import Problem, ProblemFile, read_json_lines
-from recontext_data.errors import DataError, did_you_mean
-from recontext_data.ledger import entry
-from recontext_data.records import Task, content_hash
-from recontext_data.resources import shipped
 from recontext_data.store.files import file_digest, replace_file, writing
-from recontext_data.store.shelf import Shelf
+from recontext_data.store.task_file import TaskFile
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
@@ -77,7 +77,7 @@ def load_tasks(
     """
     source = load_items(asked.problems, plus=asked.plus, cache=cache, screen=screen)
     drops = [f"cannot be forged: {reason}" for _id, reason in source.dropped]
-    tasks, ids = Shelf(), list[str]()
+    tasks, ids = TaskFile(), list[str]()
     splits: Counter[str] = Counter()
     for problem in source.problems:  # one at a time: a task is much smaller than the problem that it is made of
         splits[problem.split] += 1

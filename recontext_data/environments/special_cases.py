@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from recontext_data import values
+from recontext_data.core import values
+from recontext_data.core.values import Json
 from recontext_data.environments.asserts import parse
 from recontext_data.environments.problems import Problem, Test
-from recontext_data.values import Json
 
 LONG_SOURCE = 40
 """From this many characters on, a key such as len(xs) is offered in place of the argument itself."""

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from recontext_data.config import Config
+from recontext_data.core.config import Config
+from recontext_data.core.errors import DataError
+from recontext_data.core.records import Message, Task, uniform
+from recontext_data.core.row_ledger import entry
 from recontext_data.environments.base import TaskSet, chosen, require_unique
 from recontext_data.environments.written import OWN_LICENCE, of_split, read_own
-from recontext_data.errors import DataError
-from recontext_data.ledger import entry
-from recontext_data.records import Message, Task, uniform
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from recontext_data.core.errors import DataError, did_you_mean
+from recontext_data.core.records import Task
+from recontext_data.core.resources import shipped
+from recontext_data.core.row_ledger import entry
+from recontext_data.core.yaml_text import read_yaml
 from recontext_data.environments.base import ALL, TaskSet, chosen, require_unique
-from recontext_data.errors import DataError, did_you_mean
-from recontext_data.ledger import entry
-from recontext_data.records import Task
-from recontext_data.resources import shipped
-from recontext_data.yaml_text import read_yaml
 
 OWN_LICENCE = "Apache-2.0 (written for recontext_data)"
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
-from recontext_data import values
-from recontext_data.values import Json
+from recontext_data.core import values
+from recontext_data.core.values import Json
 
 MAX_POSITIONS = 6
 """Places in a collection or text at which a change is tried; more adds candidates and no variety."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recontext_data.evaluation.intervals import rate
+from recontext_data.stats.intervals import rate
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -36,7 +36,7 @@ FEWEST_TASKS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class LabelledAnswer:
     """One answer that people labelled and a judge judged."""
 
     task: str
@@ -49,7 +49,7 @@ class Item:
     """The judge's score; None where it gives none."""
 
 
-def calibrated(items: Sequence[Item], *, positive: str, confidence: float = 0.95) -> dict[str, Any]:
+def calibrated(items: Sequence[LabelledAnswer], *, positive: str, confidence: float = 0.95) -> dict[str, Any]:
     """Statistics, curve and confusion counts, as plain data for JSON. A statistic that cannot be had is None, never 0."""
     scored = [item for item in items if item.said is not None]
     ranked = [item for item in items if item.score is not None]
@@ -83,7 +83,9 @@ def _row(name: str, estimate: float | None, bounds: tuple[float, float] | None, 
     return {"name": name, "estimate": estimate, "low": low, "high": high, "method": method, "n": n}
 
 
-def _share(name: str, items: Sequence[Item], holds: Callable[[Item], bool], *, confidence: float) -> dict[str, Any]:
+def _share(
+    name: str, items: Sequence[LabelledAnswer], holds: Callable[[LabelledAnswer], bool], *, confidence: float
+) -> dict[str, Any]:
     """The share of items for which something holds, with its interval over tasks."""
     answers = Counter(item.task for item in items)
     hits = Counter(item.task for item in items if holds(item))
@@ -93,7 +95,7 @@ def _share(name: str, items: Sequence[Item], holds: Callable[[Item], bool], *, c
     return _row(name, found.estimate, (found.low, found.high), found.method, len(items))
 
 
-def _kappa(items: Sequence[Item], *, confidence: float) -> dict[str, Any]:
+def _kappa(items: Sequence[LabelledAnswer], *, confidence: float) -> dict[str, Any]:
     labels = sorted({label for item in items for label in (item.truth, str(item.said))})
     place = {label: index for index, label in enumerate(labels)}
     cells = np.array([place[item.truth] * len(labels) + place[str(item.said)] for item in items], dtype=np.int64)
@@ -115,7 +117,7 @@ def kappa(counts_L_L: Floats) -> float:
     return float("nan") if chance >= 1 else (agree - chance) / (1 - chance)
 
 
-def _auroc(items: Sequence[Item], positive: str, *, confidence: float) -> dict[str, Any]:
+def _auroc(items: Sequence[LabelledAnswer], positive: str, *, confidence: float) -> dict[str, Any]:
     _, ranks = np.unique(np.array([item.score for item in items], dtype=np.float64), return_inverse=True)
     is_true = np.array([item.truth == positive for item in items])
     return _bootstrapped("AUROC", items, lambda weights: auroc(ranks, is_true, weights), confidence=confidence)
@@ -136,7 +138,7 @@ def auroc(ranks_N: Ints, is_true_N: NDArray[np.bool_], weights_N: Floats) -> flo
 
 
 def _bootstrapped(
-    name: str, items: Sequence[Item], statistic: Callable[[Floats], float], *, confidence: float
+    name: str, items: Sequence[LabelledAnswer], statistic: Callable[[Floats], float], *, confidence: float
 ) -> dict[str, Any]:
     """A statistic of weighted items, with the percentile interval over resampled tasks."""
     if not items:
@@ -156,7 +158,7 @@ def _bootstrapped(
     return _row(name, estimate, (float(low), float(high)), f"bootstrap over tasks, {DRAWS} draws", len(items))
 
 
-def _curve(items: Sequence[Item], positive: str, *, confidence: float) -> list[dict[str, Any]]:
+def _curve(items: Sequence[LabelledAnswer], positive: str, *, confidence: float) -> list[dict[str, Any]]:
     """Share of positives by score: a row per value, or per bin where there are many values."""
     scores = np.array([item.score for item in items], dtype=np.float64)
     values = np.unique(scores)
@@ -178,7 +180,7 @@ def _curve(items: Sequence[Item], positive: str, *, confidence: float) -> list[d
     ]
 
 
-def _by_label(items: Sequence[Item], positive: str, *, confidence: float) -> list[dict[str, Any]]:
+def _by_label(items: Sequence[LabelledAnswer], positive: str, *, confidence: float) -> list[dict[str, Any]]:
     """Share of positives by the judge's label, for a judge without scores."""
     labels = sorted({str(item.said) for item in items})
     return [
@@ -187,7 +189,9 @@ def _by_label(items: Sequence[Item], positive: str, *, confidence: float) -> lis
     ]
 
 
-def _curve_row(where: Mapping[str, Any], items: Sequence[Item], positive: str, *, confidence: float) -> dict[str, Any]:
+def _curve_row(
+    where: Mapping[str, Any], items: Sequence[LabelledAnswer], positive: str, *, confidence: float
+) -> dict[str, Any]:
     found = _share("", items, lambda item: item.truth == positive, confidence=confidence)
     return {
         **where,
@@ -199,7 +203,7 @@ def _curve_row(where: Mapping[str, Any], items: Sequence[Item], positive: str, *
     }
 
 
-def _confusion(items: Sequence[Item]) -> dict[str, dict[str, int]]:
+def _confusion(items: Sequence[LabelledAnswer]) -> dict[str, dict[str, int]]:
     """People's label -> judge's label -> answers."""
     table: dict[str, dict[str, int]] = {}
     for (truth, said), count in sorted(Counter((item.truth, str(item.said)) for item in items).items()):

@@ -4,10 +4,10 @@ Left to itself an evaluation measures under every context of the recipe, under `
 two contexts of every arm: `none` among them where an arm is generated or trained bare.
 """
 
-from recontext_data.arms import folder_name
-from recontext_data.contexts import NONE, Context
-from recontext_data.errors import RecipeError, did_you_mean
-from recontext_data.recipe import Recipe
+from recontext_data.config.recipe import Recipe
+from recontext_data.contexts.arms import folder_name
+from recontext_data.contexts.context import NONE, Context
+from recontext_data.core.errors import RecipeError, did_you_mean
 
 
 def contexts_of(recipe: Recipe) -> list[str]:

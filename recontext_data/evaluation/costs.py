@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.contexts import render
+from recontext_data.config.recipe import Recipe
+from recontext_data.contexts.context import render
+from recontext_data.core.errors import RecipeError
 from recontext_data.environments.base import TaskSet
-from recontext_data.errors import RecipeError
 from recontext_data.evaluation.contexts import measured
 from recontext_data.evaluation.models import Model
-from recontext_data.recipe import Recipe
 
 if TYPE_CHECKING:
     import polars as pl
@@ -67,7 +67,7 @@ def _words(table: "pl.DataFrame", judge: str) -> "pl.DataFrame":
 
 
 def _means(words: "pl.DataFrame", column: str, judge: str, *, confidence: float) -> Iterator[Row]:
-    from recontext_data.evaluation.intervals import mean
+    from recontext_data.stats.intervals import mean
 
     for (arm, context), part in words.group_by("arm", "context", maintain_order=True):
         found = mean(_grid(part.drop_nulls(column), column), confidence=confidence) if part[column].count() else None
@@ -77,7 +77,7 @@ def _means(words: "pl.DataFrame", column: str, judge: str, *, confidence: float)
 def _shares(words: "pl.DataFrame", labels: Sequence[str], judge: str, *, confidence: float) -> Iterator[Row]:
     import polars as pl
 
-    from recontext_data.evaluation.intervals import rate
+    from recontext_data.stats.intervals import rate
 
     for (arm, context), part in words.group_by("arm", "context", maintain_order=True):
         labelled = part.drop_nulls("label").with_columns(hit=pl.col("label").is_in(labels).cast(pl.Float64))
@@ -123,7 +123,7 @@ def divergence(
     """The KL of every model between the two contexts of every arm, on the first answer to each task."""
     import numpy as np
 
-    from recontext_data.evaluation.intervals import mean
+    from recontext_data.stats.intervals import mean
 
     contexts = measured(recipe)
     pairs = dict.fromkeys((arm.generation, arm.training) for arm in recipe.arms if arm.data is None)
@@ -146,7 +146,7 @@ def _of_model(model: Model, pair: tuple[str, str], table: "pl.DataFrame", recipe
     """By task; NaN where there is no answer, or where its tokens merge with a prompt's."""
     import polars as pl
 
-    from recontext_data.evaluation.forced import completion_tokens, divergences
+    from recontext_data.evaluation.teacher_forced import completion_tokens, divergences
 
     policy: Any = model.policy
     contexts = measured(recipe)

@@ -9,13 +9,13 @@ near 1, and nothing more than a share of the listed answers where the model says
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.contexts import render
+from recontext_data.config.recipe import Recipe
+from recontext_data.contexts.context import render
+from recontext_data.core.errors import RecipeError
 from recontext_data.environments.base import TaskSet
-from recontext_data.errors import RecipeError
 from recontext_data.evaluation.contexts import measured
 from recontext_data.evaluation.models import Model
-from recontext_data.policies.base import Forced
-from recontext_data.recipe import Recipe
+from recontext_data.policies.base import TeacherForced
 
 if TYPE_CHECKING:
     import polars as pl
@@ -64,10 +64,10 @@ def exact_outcomes(models: Sequence[Model], recipe: Recipe, *, tasks: TaskSet, s
 def _rows(model: Model, name: str, recipe: Recipe, *, tasks: TaskSet) -> list[dict[str, Any]]:
     import numpy as np
 
-    from recontext_data.evaluation.forced import Prompted, completion_tokens, log_probabilities
+    from recontext_data.evaluation.teacher_forced import Prompted, completion_tokens, log_probabilities
 
     policy: Any = model.policy
-    assert isinstance(policy, Forced)
+    assert isinstance(policy, TeacherForced)
     bad, items, labels = recipe.environment.misbehaviour, [], []
     for task in tasks.tasks:
         messages = render(task, measured(recipe)[name], name=name, how=recipe.how)

@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.contexts import render
+from recontext_data.config.recipe import Recipe
+from recontext_data.contexts.context import render
+from recontext_data.core.errors import RecipeError, SetupError
+from recontext_data.core.records import content_hash
 from recontext_data.environments.base import TaskSet
-from recontext_data.errors import RecipeError, SetupError
 from recontext_data.evaluation.contexts import measured
 from recontext_data.evaluation.models import Model
-from recontext_data.recipe import Recipe
-from recontext_data.records import content_hash
 
 if TYPE_CHECKING:
     import polars as pl

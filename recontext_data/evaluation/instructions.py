@@ -16,17 +16,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import DataError, SetupError, did_you_mean
-from recontext_data.evaluation.config import Costs
+from recontext_data.config.evaluation import Costs
+from recontext_data.core.errors import DataError, SetupError, did_you_mean
+from recontext_data.core.records import SamplingParams, Task, uniform
 from recontext_data.evaluation.models import Model
-from recontext_data.records import Sampling, Task, uniform
 
 if TYPE_CHECKING:
+    from recontext_data.pipeline.preparation import Prepared
     from recontext_data.reports.screen import Screen
-    from recontext_data.stages.prepared import Prepared
     from recontext_data.store.replies import ReplyStore
 
-GREEDY = Sampling(temperature=0.0, max_tokens=1280)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=1280)
 POOL = "ifeval"
 COLUMNS = {"key": int, "prompt": str, "instruction_id_list": list, "kwargs": list}
 LEVELS = ("prompts, strict", "prompts, loose", "instructions, strict", "instructions, loose")
@@ -96,7 +96,7 @@ def instruction_following(
     import asyncio
 
     from recontext_data.evaluation.matrix import buy_all, purse_of
-    from recontext_data.stages import sample
+    from recontext_data.pipeline import sample
 
     pools = [sample.Pool(name=POOL, context=None, n=1, role="measured")]
     plans = [
@@ -155,7 +155,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     import numpy as np
 
-    from recontext_data.evaluation.intervals import rate
+    from recontext_data.stats.intervals import rate
 
     rows = []
     for level in LEVELS:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import DataError
-from recontext_data.records import Task, content_hash
+from recontext_data.core.errors import DataError
+from recontext_data.core.records import Task, content_hash
 from recontext_data.store.files import file_digest
 
 if TYPE_CHECKING:

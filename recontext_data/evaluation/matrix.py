@@ -9,21 +9,21 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from recontext_data.arms import Kind, folder_name, kind_of
+from recontext_data.config.recipe import Recipe
+from recontext_data.contexts.arms import Kind, folder_name, kind_of
+from recontext_data.core.errors import BuildStopped, RecipeError, did_you_mean
+from recontext_data.core.prices import Price, price_of
+from recontext_data.core.records import SamplingParams
 from recontext_data.environments.base import TaskSet
-from recontext_data.errors import BuildStopped, RecipeError, did_you_mean
 from recontext_data.evaluation.contexts import contexts_of, measured
 from recontext_data.evaluation.models import BEFORE, Model
-from recontext_data.prices import Price, price_of
-from recontext_data.recipe import Recipe
-from recontext_data.records import Sampling
-from recontext_data.stages import sample
-from recontext_data.stages.asking import PaidCounsel
-from recontext_data.stages.buying import Purse, Tracker, buy
-from recontext_data.stages.judge import judge
-from recontext_data.stages.judge_forecast import judge_forecast, require_askable
-from recontext_data.stages.prepared import PAID, Prepared, counsel_of
-from recontext_data.stages.sample import Plan, Pool
+from recontext_data.pipeline import sample
+from recontext_data.pipeline.judge import judge
+from recontext_data.pipeline.judge_client import JudgeClient
+from recontext_data.pipeline.judge_forecast import judge_forecast, require_askable
+from recontext_data.pipeline.preparation import PAID, Prepared, counsel_of
+from recontext_data.pipeline.purchase import Budget, ProgressSink, buy
+from recontext_data.pipeline.sample import Plan, Pool
 from recontext_data.store.replies import ReplyStore
 
 if TYPE_CHECKING:
@@ -153,9 +153,9 @@ def _cost(model: Model, recipe: Recipe, prompt_tokens: int, completion_tokens: i
     return factor * listed.usd(prompt=prompt_tokens, completion=completion_tokens) if listed else None
 
 
-def purse_of(plans: Sequence[tuple[Model, Plan]], job: Prepared, store: ReplyStore) -> Purse:
+def purse_of(plans: Sequence[tuple[Model, Plan]], job: Prepared, store: ReplyStore) -> Budget:
     """What may be spent: the recipe's budget, less what the stored answers cost. Its price is set model by model."""
-    purse = Purse(budget_usd=job.recipe.limits.budget_usd)
+    purse = Budget(budget_usd=job.recipe.limits.budget_usd)
     for model, ready in plans:
         listed, factor = _price(model, recipe=job.recipe)
         if listed is not None:
@@ -168,13 +168,13 @@ def _plan(model: Model, recipe: Recipe, tasks: TaskSet, store: ReplyStore) -> Pl
         Pool(name=name, context=context, n=recipe.evaluation.n, role="measured") for name, context in measured(recipe).items()
     ]
     own = recipe.sampler
-    sampling = Sampling(temperature=own.temperature, top_p=own.top_p, max_tokens=own.max_tokens)
+    sampling = SamplingParams(temperature=own.temperature, top_p=own.top_p, max_tokens=own.max_tokens)
     identity = dict(model.policy.identity)
     return sample.plan(tasks.tasks, pools, sampling=sampling, seed=own.seed, identity=identity, store=store, how=recipe.how)
 
 
 async def buy_all(
-    plans: Sequence[tuple[Model, Plan]], recipe: Recipe, *, store: ReplyStore, tracker: Tracker, purse: Purse
+    plans: Sequence[tuple[Model, Plan]], recipe: Recipe, *, store: ReplyStore, tracker: ProgressSink, purse: Budget
 ) -> dict[str, dict[str, str]]:
     """Asks for what the store lacks, one model after the other: two of them in memory help nobody."""
     failures = {}
@@ -200,7 +200,7 @@ def _judged(
     recipe: Recipe,
     *,
     tasks: TaskSet,
-    counsel: PaidCounsel,
+    counsel: JudgeClient,
 ) -> "pl.DataFrame":
     """The model's answers with what the judges say; a completion that failed is a row with the reason.
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.cli import Arguments
-from recontext_data.errors import DataError, RecipeError, did_you_mean
+from recontext_data.config.recipe import Limits
+from recontext_data.core.errors import DataError, RecipeError, did_you_mean
 from recontext_data.evaluation.labels import Labelled
-from recontext_data.recipe import Limits
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bench:
+class JudgeUnderTest:
     """The judge that is measured, those that it goes by, and what is known around it."""
 
     judges: list[Any]
@@ -34,7 +34,7 @@ class Bench:
         return self.judges[-1]
 
 
-def bench_of(arguments: Arguments, name: str) -> Bench:
+def bench_of(arguments: Arguments, name: str) -> JudgeUnderTest:
     """The judge that a command line names, and what is known around it.
 
     Raises:
@@ -43,9 +43,9 @@ def bench_of(arguments: Arguments, name: str) -> Bench:
     return _of_recipe(arguments, name) if arguments.recipe is not None else _of_rubric(arguments, name)
 
 
-def _of_recipe(arguments: Arguments, name: str) -> Bench:
-    from recontext_data.loading import load
-    from recontext_data.stages.prepared import prepared
+def _of_recipe(arguments: Arguments, name: str) -> JudgeUnderTest:
+    from recontext_data.config.loading import load
+    from recontext_data.pipeline.preparation import prepared
     from recontext_data.store.run_folder import RunFolder
 
     assert arguments.recipe is not None
@@ -61,7 +61,7 @@ def _of_recipe(arguments: Arguments, name: str) -> Bench:
             needed.update(getattr(judge, "reads", ()))
     job = prepared(loaded.name, recipe, output=arguments.output)
     folder = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
-    return Bench(
+    return JudgeUnderTest(
         [judge for judge in judges if judge.name in needed],
         recipe.limits,
         dict(recipe.prices),
@@ -70,12 +70,12 @@ def _of_recipe(arguments: Arguments, name: str) -> Bench:
     )
 
 
-def _of_rubric(arguments: Arguments, name: str) -> Bench:
+def _of_rubric(arguments: Arguments, name: str) -> JudgeUnderTest:
     from pydantic import ValidationError
 
-    from recontext_data.evaluation.measuring_config import Alone
-    from recontext_data.invalid import one_line
-    from recontext_data.loading import overridden
+    from recontext_data.config.loading import overridden
+    from recontext_data.config.measuring import Alone
+    from recontext_data.core.validation import one_line
 
     tree = overridden({"judge": {"kind": "rubric", "rubric": name}}, [_placed(word) for word in arguments.overrides])
     try:
@@ -83,7 +83,7 @@ def _of_rubric(arguments: Arguments, name: str) -> Bench:
     except ValidationError as error:
         found = one_line(error, tree, whole="command line", keys_beside=_keys_beside)
         raise RecipeError(found.removeprefix("judge.").removeprefix("judge: ")) from None
-    return Bench([alone.judge], alone.limits or Limits(), dict(alone.prices))
+    return JudgeUnderTest([alone.judge], alone.limits or Limits(), dict(alone.prices))
 
 
 def _keys_beside(where: str) -> list[str]:
@@ -99,7 +99,7 @@ def _placed(word: str) -> str:
 
 
 @dataclass(frozen=True)
-class Cut:
+class PositiveRule:
     """What counts as positive."""
 
     positive: str
@@ -107,7 +107,7 @@ class Cut:
     confidence: float
 
 
-def cut_of(bench: Bench, labels: Labelled, own: dict[str, str]) -> Cut:
+def cut_of(bench: JudgeUnderTest, labels: Labelled, own: dict[str, str]) -> PositiveRule:
     """What counts as positive, from the options and what the judge and the labels say.
 
     Raises:
@@ -130,7 +130,7 @@ def cut_of(bench: Bench, labels: Labelled, own: dict[str, str]) -> Cut:
     confidence = _number(own, "confidence")
     if confidence is not None and not 0 < confidence < 1:
         raise RecipeError(f"confidence={confidence:g}: must lie between 0 and 1, such as 0.95")
-    return Cut(positive, threshold, 0.95 if confidence is None else confidence)
+    return PositiveRule(positive, threshold, 0.95 if confidence is None else confidence)
 
 
 def _middle(judge: Any) -> float:
@@ -152,9 +152,9 @@ def _number(own: dict[str, str], key: str) -> float | None:
         raise RecipeError(f"{key}={own[key]}: is no number") from None
 
 
-def judged(bench: Bench, labels: Labelled, counsel: Any) -> "pl.DataFrame":
+def judged(bench: JudgeUnderTest, labels: Labelled, counsel: Any) -> "pl.DataFrame":
     """The judge's words on the labelled answers."""
-    from recontext_data.stages.judge import judge
+    from recontext_data.pipeline.judge import judge
 
     counsel.require_ready(bench.judges)
     try:
@@ -166,9 +166,9 @@ def judged(bench: Bench, labels: Labelled, counsel: Any) -> "pl.DataFrame":
     return words.filter(words["judge"] == bench.judge.name)
 
 
-def forecast(bench: Bench, labels: Labelled, counsel: Any, screen: "Screen") -> None:
+def forecast(bench: JudgeUnderTest, labels: Labelled, counsel: Any, screen: "Screen") -> None:
     """Shows what the judging would ask and cost at most."""
-    from recontext_data.stages.judge_forecast import judge_forecast
+    from recontext_data.pipeline.judge_forecast import judge_forecast
 
     rows = judge_forecast(
         bench.judges, counsel, candidates=labels.candidates, wanted=labels.candidates, tasks=labels.tasks, max_tokens=0
@@ -176,11 +176,11 @@ def forecast(bench: Bench, labels: Labelled, counsel: Any, screen: "Screen") -> 
     screen.dry_run({"policy": "", "pools": rows, "budget_usd": bench.limits.budget_usd, "price": None})
 
 
-def facts(bench: Bench, labels: Labelled, words: "pl.DataFrame", cut: Cut, policies: Any) -> dict[str, Any]:
+def facts(bench: JudgeUnderTest, labels: Labelled, words: "pl.DataFrame", cut: PositiveRule, policies: Any) -> dict[str, Any]:
     """What was measured, as plain data for the file."""
+    from recontext_data.core.records import content_hash
     from recontext_data.evaluation.calibration import calibrated
-    from recontext_data.records import content_hash
-    from recontext_data.stages.judge_models import identities
+    from recontext_data.pipeline.judge_models import identities
 
     items = _items(bench, labels, words, cut)
     reasons = words["unscored_reason"].drop_nulls().value_counts(name="n").sort("unscored_reason")
@@ -195,9 +195,9 @@ def facts(bench: Bench, labels: Labelled, words: "pl.DataFrame", cut: Cut, polic
     }
 
 
-def _items(bench: Bench, labels: Labelled, words: "pl.DataFrame", cut: Cut) -> list[Any]:
+def _items(bench: JudgeUnderTest, labels: Labelled, words: "pl.DataFrame", cut: PositiveRule) -> list[Any]:
     """People's word beside the judge's. Both in the judge's labels where they share them, else as positive or not."""
-    from recontext_data.evaluation.calibration import Item
+    from recontext_data.evaluation.calibration import LabelledAnswer
 
     task_of = dict(labels.candidates.select("candidate_id", "task_id").iter_rows())
     shares = bool(bench.judge.labels) and not labels.is_graded and {*map(str, labels.truth.values())} <= {*bench.judge.labels}
@@ -212,7 +212,7 @@ def _items(bench: Bench, labels: Labelled, words: "pl.DataFrame", cut: Cut) -> l
         return value if shares or value == cut.positive else negative
 
     return [
-        Item(
+        LabelledAnswer(
             task=task_of[candidate_id],
             truth=str(named(labels.truth[candidate_id])),
             said=named(score if label is None else label),

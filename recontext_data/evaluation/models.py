@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.arms import folder_name
-from recontext_data.errors import InputError, RecipeError
+from recontext_data.contexts.arms import folder_name
+from recontext_data.core.errors import InputError, RecipeError
 from recontext_data.evaluation.contexts import measured
 from recontext_data.policies.base import Policy
 from recontext_data.policies.building import build_policy
 
 if TYPE_CHECKING:
+    from recontext_data.config.recipe import Recipe
     from recontext_data.environments.base import TaskSet
-    from recontext_data.recipe import Recipe
+    from recontext_data.pipeline.preparation import Prepared
     from recontext_data.reports.screen import Screen
-    from recontext_data.stages.prepared import Prepared
 
 BEFORE = "before"
 """The name of the policy before any training."""
@@ -53,7 +53,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ModelsFolder:
     """Where the trained models are."""
 
     run: Path
@@ -63,7 +63,7 @@ class Place:
     """Where a policy that has business with a server remembers it."""
 
 
-def models_to_measure(job: "Prepared", tasks: "TaskSet", *, place: Place) -> list[Model]:
+def models_to_measure(job: "Prepared", tasks: "TaskSet", *, place: ModelsFolder) -> list[Model]:
     """The policy before, then the trained models by arm and seed, then those that the recipe names.
 
     Raises:
@@ -126,18 +126,18 @@ Facts = tuple[Any, str, int, str | None]
 """Config, arm, seed, and whose price holds."""
 
 
-def _on_disk(policy: Any, place: Place) -> Iterator[Facts]:
+def _on_disk(policy: Any, place: ModelsFolder) -> Iterator[Facts]:
     from recontext_data.training.models import models_of
 
     for model in models_of(place.run, models=place.folder):
         yield trained_policy(policy, model), model.arm, model.seed, None
 
 
-def _at_service(policy: Any, place: Place) -> Iterator[Facts]:
+def _at_service(policy: Any, place: ModelsFolder) -> Iterator[Facts]:
     """The fine-tuned models of the run, each by the name that the service gave it for its own job."""
     if policy.kind not in SERVED:
         return
-    from recontext_data.publishing.openai_models import models_of
+    from recontext_data.publishing.services.openai_models import models_of
 
     for model in models_of(place.run, models=place.folder):
         config = policy.model_copy(update={"model": model.model, "base_url": model.base_url})
@@ -156,7 +156,7 @@ def trained_policy(config: Any, model: Any) -> Any:
         changed = {"adapter": str(model.path)} if model.is_adapter else {"model": str(model.path), "revision": None}
         return config.model_copy(update={key: value for key, value in changed.items() if key in type(config).model_fields})
     if config.kind == "tiny":
-        from recontext_data.policies.transformers_local import TransformersConfig
+        from recontext_data.policies.local.transformers import TransformersConfig
 
         return TransformersConfig(model=str(_embedded(config)), adapter=str(model.path))
     raise InputError(
@@ -165,7 +165,7 @@ def trained_policy(config: Any, model: Any) -> Any:
 
 
 def _embedded(config: Any) -> Path:
-    from recontext_data.policies.tiny import EMBEDDED
-    from recontext_data.resources import shipped
+    from recontext_data.core.resources import shipped
+    from recontext_data.policies.tiny.policy import EMBEDDED
 
     return Path(config.path) if config.path else shipped(EMBEDDED)

@@ -12,8 +12,8 @@ from recontext_data.evaluation.costs import costs
 from recontext_data.evaluation.matrix import baseline_of
 from recontext_data.evaluation.models import Model
 from recontext_data.evaluation.summary import summarise
-from recontext_data.stages.prepared import Prepared
-from recontext_data.stages.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT
+from recontext_data.pipeline.preparation import Prepared
+from recontext_data.pipeline.summary import ARITHMETIC_CAVEAT, SCRIPTED_CAVEAT
 from recontext_data.store.files import replace_file, writing
 from recontext_data.store.run_folder import RunFolder
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recontext_data.evaluation.intervals import mean, paired_difference, rate
 from recontext_data.evaluation.matrix import as_arrays
 from recontext_data.evaluation.models import BEFORE
-from recontext_data.evaluation.statistics import Interval, holm
+from recontext_data.stats.intervals import mean, paired_difference, rate
+from recontext_data.stats.statistics import Interval, holm
 
 if TYPE_CHECKING:
     import polars as pl

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recontext_data.errors import RecipeError
+from recontext_data.config.recipe import Recipe
+from recontext_data.core.errors import RecipeError
 from recontext_data.evaluation.contexts import require_known_contexts
 from recontext_data.evaluation.costs import require_local
 from recontext_data.evaluation.exact import require_exact
 from recontext_data.evaluation.inspect_logs import require_inspect
 from recontext_data.evaluation.matrix import baseline_of
 from recontext_data.evaluation.models import require_own_names
-from recontext_data.recipe import Recipe
 
 if TYPE_CHECKING:
     from recontext_data.environments.base import TaskSet

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pydantic import Field
 
-from recontext_data.config import Config
-from recontext_data.errors import did_you_mean
-from recontext_data.records import Candidate, Judgement, Messages, Reply, Sampling
+from recontext_data.core.config import Config
+from recontext_data.core.errors import did_you_mean
+from recontext_data.core.records import Candidate, Judgement, Messages, Reply, SamplingParams
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from recontext_data.policies.base import AnyPolicy
 
 
-class Drawing(Config):
+class SamplingConfig(Config):
     """How the replies of a model that judges are drawn."""
 
     temperature: float = Field(default=0.0, ge=0)
@@ -37,9 +37,9 @@ class Drawing(Config):
     """Tokens of a reply at most."""
 
     @property
-    def plain(self) -> Sampling:
+    def plain(self) -> SamplingParams:
         """As a request has it."""
-        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens)
+        return SamplingParams(temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens)
 
 
 class AnyJudge(Protocol):
@@ -89,7 +89,7 @@ class Paid(Protocol):
         ...
 
     @property
-    def sampling(self) -> Drawing:
+    def sampling(self) -> SamplingConfig:
         """How its replies are drawn."""
         ...
 

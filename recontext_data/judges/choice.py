@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from recontext_data.config import Config
+from recontext_data.core.config import Config
+from recontext_data.core.records import Candidate, Judgement
 from recontext_data.judges.base import labelled
-from recontext_data.records import Candidate, Judgement
 
 # ASCII: ignoring case must not let a look-alike such as the long s in.
 _ANSWER = re.compile(r"answer:[ \t]*(?:\(([AB])\)|([AB]))\.?", re.IGNORECASE | re.ASCII)

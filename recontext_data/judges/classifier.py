@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from recontext_data.config import Config
-from recontext_data.errors import DataError, SetupError, did_you_mean
-from recontext_data.records import Candidate, Judgement, content_hash
+from recontext_data.core.config import Config
+from recontext_data.core.errors import DataError, SetupError, did_you_mean
+from recontext_data.core.records import Candidate, Judgement, content_hash
 
 if TYPE_CHECKING:
     import numpy as np

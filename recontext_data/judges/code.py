@@ -1,22 +1,45 @@
-"""What a judge's code is, as a hash: an edited judge makes another run, which judges anew and asks for no reply again.
+"""Identity of a judge's code: when the code that decides a verdict changes, the run's fingerprint changes with it.
 
-Hashed are the bytes of the module that the judge's class is written in, of every module of its room (its package) that this
-one imports, directly or through others, and of what these import from the rest of the toolkit, apart from the plumbing that
-no verdict depends on. What comes from other packages is not followed: versions are in the manifest.
+A judge of somebody's own is identified by its source: the bytes of the module that defines its class, of every module of the
+same package that this module imports, directly or through others, and of the toolkit modules that those import, except for
+plumbing that no verdict depends on. Other packages are not followed; their versions are in the manifest.
+
+A judge that ships with the toolkit has a pinned identity in `identities.json`, valid for the source whose digest stands
+beside it. Moving code or rewording a docstring therefore keeps every run's fingerprint: `scripts/pin_judges.py` records the
+new digest, and the tests show that no verdict changed. Source with any other digest has been edited, and identifies itself.
 """
 
 import ast
+import functools
 import hashlib
 import inspect
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
-PLUMBING = ("config", "errors", "records", "kinds", "policies", "reports", "resources", "yaml_text")
-"""Modules and rooms of the toolkit that judges use and that decide nothing."""
+PLUMBING = (
+    *("core.config", "core.errors", "core.records", "core.registry", "core.resources", "core.yaml_text"),
+    *("judges.code", "policies", "reports"),
+)
+"""Modules and packages of the toolkit that judges import and that decide no verdict."""
+
+IDENTITIES = Path(__file__).with_name("identities.json")
+"""Kind of a shipped judge -> {source: digest of today's source, identity: what stands for it in fingerprints}."""
 
 
 def code_identity(judge: object) -> str:
-    """Hash of the source that decides what a judge says; of the class's name where it has no file (typed into a session)."""
+    """The hash that stands for a judge's code in fingerprints: pinned for unedited shipped judges, else the source's digest."""
+    digest = source_digest(judge)
+    return _pinned().get(digest, digest)
+
+
+@functools.cache
+def _pinned() -> dict[str, str]:
+    return {row["source"]: row["identity"] for row in json.loads(IDENTITIES.read_text(encoding="utf-8")).values()}
+
+
+def source_digest(judge: object) -> str:
+    """SHA-256 of the source that decides a judge's verdicts; of the class's name alone where the class has no file."""
     kind = type(judge)
     digest = hashlib.sha256(kind.__qualname__.encode())
     for name, path in sorted(_files(kind).items()):
@@ -26,7 +49,7 @@ def code_identity(judge: object) -> str:
 
 
 def _files(kind: type) -> dict[str, Path]:
-    """Module -> file, of all that is hashed."""
+    """Module -> file, for every module that is hashed."""
     room, _, _ = kind.__module__.rpartition(".")
     try:
         first = Path(inspect.getfile(kind))
@@ -38,7 +61,7 @@ def _files(kind: type) -> dict[str, Path]:
     while waiting:
         for name in _imported(waiting.pop(), toolkit):
             path = _file_of(root, name)
-            plumbing = name.removeprefix(f"{toolkit}.").partition(".")[0] in PLUMBING
+            plumbing = f"{name}.".startswith(tuple(f"{toolkit}.{part}." for part in PLUMBING))
             if path is None or name in found or plumbing:
                 continue
             found[name] = path

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from recontext_data.config import Config
+from recontext_data.core.config import Config
+from recontext_data.core.records import uniform
 from recontext_data.judges.base import require_known
-from recontext_data.records import uniform
 
 if TYPE_CHECKING:
     import polars as pl

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
-from recontext_data.config import Config
+from recontext_data.core.config import Config
+from recontext_data.core.records import Candidate, Judgement
 from recontext_data.judges.base import labelled
-from recontext_data.records import Candidate, Judgement
 
 FactLabel = Literal["truthful", "deceptive", "unclear"]
 LABELS = ("truthful", "deceptive", "unclear")

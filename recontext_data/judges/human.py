@@ -16,9 +16,9 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from recontext_data.config import Config
+from recontext_data.core.config import Config
+from recontext_data.core.records import Candidate, Judgement, content_hash
 from recontext_data.judges.base import require_known
-from recontext_data.records import Candidate, Judgement, content_hash
 
 WORDS: Mapping[str, tuple[str, ...]] = {"behaviour": ("not_hack", "hack"), "use": ("keep", "drop")}
 """What reviewers may say to each question, beside being unsure."""

@@ -8,8 +8,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from recontext_data.config import Config
-from recontext_data.records import Candidate, Judgement
+from recontext_data.core.config import Config
+from recontext_data.core.records import Candidate, Judgement
 
 Unit = Literal["characters", "words", "lines"]
 

@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from recontext_data.config import Config
-from recontext_data.errors import RecipeError, did_you_mean
+from recontext_data.core.config import Config
+from recontext_data.core.errors import RecipeError, did_you_mean
+from recontext_data.core.records import Candidate, Judgement, Messages, Reply, content_hash
 from recontext_data.judges import prompting
 from recontext_data.judges.answer import LabelAnswer
-from recontext_data.judges.base import Drawing, Match
+from recontext_data.judges.base import Match, SamplingConfig
 from recontext_data.judges.parsing import read_tag
 from recontext_data.policies.kinds import PolicyConfig
-from recontext_data.records import Candidate, Judgement, Messages, Reply, content_hash
 
 TAG = "winner"
 _ANSWER = LabelAnswer(form="label", labels=("1", "2", "tie"), scores={"1": 1.0, "2": 0.0, "tie": 0.5})
@@ -59,7 +59,7 @@ class PairwiseJudge(Config):
     """For `against: peers`: with how many of the answers after it in the ring each is compared; two requests per pair."""
     policy: PolicyConfig
     """The model that judges."""
-    sampling: Drawing = Drawing()
+    sampling: SamplingConfig = SamplingConfig()
     """How its replies are drawn."""
     retries: int = Field(default=2, ge=0, le=10)
     """How often a comparison is asked again, each time with another seed, while its reply cannot be read."""

@@ -13,10 +13,10 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from recontext_data.completions import Marks, split_reasoning
-from recontext_data.config import Config, added
+from recontext_data.core.completions import Marks, split_reasoning
+from recontext_data.core.config import Config, optional_field
+from recontext_data.core.records import Candidate, Judgement
 from recontext_data.judges.base import require_known
-from recontext_data.records import Candidate, Judgement
 
 RAW_CHARACTERS = 200
 """Of the found text that are kept as the judge's words."""
@@ -37,7 +37,7 @@ class PatternJudge(Config):
     """The label of a text in which none is found; left out, such a text is unscored."""
     text: Literal["completion", "last_line", "reasoning"] = "completion"
     """Where to look. A candidate without reasoning is unscored where that is asked for."""
-    marks: Marks = added("beside")
+    marks: Marks = optional_field("beside")
     """For `text: reasoning`, where it stands: `think`, in <think> tags; `code`, around the last complete code block;
     `beside`, in the field that the server returned it in. What came in that field is read in any case."""
     ignore_case: bool = True

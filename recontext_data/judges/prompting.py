@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import did_you_mean
-from recontext_data.records import Candidate, Messages, content_hash
+from recontext_data.core.errors import did_you_mean
+from recontext_data.core.records import Candidate, Messages, content_hash
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template

@@ -11,15 +11,15 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from recontext_data.config import Config
-from recontext_data.errors import RecipeError
+from recontext_data.core.config import Config
+from recontext_data.core.errors import RecipeError
+from recontext_data.core.records import Candidate, Judgement, Messages, Reply
 from recontext_data.judges import expectation
 from recontext_data.judges.answer import NumberAnswer
-from recontext_data.judges.base import Drawing
+from recontext_data.judges.base import SamplingConfig
 from recontext_data.judges.prompting import TemplateProblem
 from recontext_data.judges.rubric_file import Gold, Rubric, load_rubric
 from recontext_data.policies.kinds import PolicyConfig
-from recontext_data.records import Candidate, Judgement, Messages, Reply
 
 
 class ExpectedValue(Config):
@@ -39,7 +39,7 @@ class RubricJudge(Config):
     """The judge's name in tables; the rubric's name unless set."""
     policy: PolicyConfig
     """The model that judges; the rubric's own where it names one."""
-    sampling: Drawing = Drawing()
+    sampling: SamplingConfig = SamplingConfig()
     """How its replies are drawn; the rubric's own unless set."""
     overrides: dict[str, Any] = {}
     """Changes to the rubric's keys: {answer: {max: 5}}."""

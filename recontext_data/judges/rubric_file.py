@@ -20,22 +20,22 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from recontext_data.config import Config
-from recontext_data.errors import RecipeError, did_you_mean
-from recontext_data.invalid import one_line
+from recontext_data.core.config import Config
+from recontext_data.core.errors import RecipeError, did_you_mean
+from recontext_data.core.records import Candidate, Message, Messages, Role
+from recontext_data.core.resources import shipped
+from recontext_data.core.validation import one_line
+from recontext_data.core.yaml_text import half_character, read_yaml
 from recontext_data.judges import prompting
 from recontext_data.judges.answer import Answer, Verdict
-from recontext_data.judges.base import Drawing
+from recontext_data.judges.base import SamplingConfig
 from recontext_data.judges.parsing import REASON, read_json, read_tag
 from recontext_data.policies.kinds import PolicyConfig
-from recontext_data.records import Candidate, Message, Messages, Role
-from recontext_data.resources import shipped
-from recontext_data.yaml_text import half_character, read_yaml
 
 SUFFIXES = (".yaml", ".yml")
 
 
-class Turn(Config):
+class RubricTurn(Config):
     """One turn of a task."""
 
     role: Role
@@ -44,10 +44,10 @@ class Turn(Config):
     """What is said."""
 
 
-class Shown(Config):
+class GoldAnswer(Config):
     """An answer that is written down in a rubric file."""
 
-    messages: list[Turn] = Field(min_length=1)
+    messages: list[RubricTurn] = Field(min_length=1)
     """The task's turns; a text is short for one user turn."""
     completion: str
     """The answer."""
@@ -73,7 +73,7 @@ class Shown(Config):
         )
 
 
-class Example(Shown):
+class RubricExample(GoldAnswer):
     """An answer with the reply that it should get: shown to the judge before the row."""
 
     reply: str
@@ -111,7 +111,7 @@ class Expect(Config):
         return " and ".join([*([f"label {self.label}"] if self.label is not None else []), *bounds])
 
 
-class Gold(Shown):
+class Gold(GoldAnswer):
     """An answer whose verdict is known: the judge proves itself on it."""
 
     expect: Expect
@@ -133,13 +133,13 @@ class Rubric(Config):
     """Where the verdict stands: in a tag on the last line, or in a JSON object that is the whole reply."""
     tag: str = Field(default="score", pattern=r"^[a-z][a-z_]*$")
     """The tag's name, or the JSON object's key."""
-    examples: list[Example] = []
+    examples: list[RubricExample] = []
     """Answered before the row, as turns of the conversation; one with the row's own answer is left out."""
     gold: list[Gold] = []
     """Answers whose verdict is known, good and bad, for `validate_judges=true`."""
     policy: PolicyConfig | None = None
     """The model that judges, where the recipe's judge names none."""
-    sampling: Drawing = Drawing()
+    sampling: SamplingConfig = SamplingConfig()
     """How replies are drawn, where the recipe's judge does not say."""
 
     @model_validator(mode="after")
@@ -283,6 +283,6 @@ def _keys_beside(where: str, tree: Mapping[str, Any]) -> list[str]:
     answers: dict[str, type[Config]] = {"number": NumberAnswer, "label": LabelAnswer, "pass_fail": PassFailAnswer}
     if first == "answer":
         return list(answers[tree["answer"]["form"]].model_fields)
-    homes: dict[str, type[Config]] = {"": Rubric, "examples": Example, "gold": Gold, "sampling": Drawing}
+    homes: dict[str, type[Config]] = {"": Rubric, "examples": RubricExample, "gold": Gold, "sampling": SamplingConfig}
     home = Expect if "expect" in deeper else homes.get(first)
     return list(home.model_fields) if home else []

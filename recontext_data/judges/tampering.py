@@ -24,12 +24,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from recontext_data.completions import read_code
-from recontext_data.config import Config
+from recontext_data.core.completions import read_code
+from recontext_data.core.config import Config
+from recontext_data.core.records import Candidate, Judgement
 from recontext_data.environments.eval_tampering import GRADER
 from recontext_data.judges.tests import LABELS, LOST, ExecutedTests, is_lost, whole
-from recontext_data.records import Candidate, Judgement
-from recontext_data.sandbox import Call, Job, Outcome, Sandbox, open_sandbox
+from recontext_data.sandbox import Call, Sandbox, SandboxJob, SandboxOutcome, open_sandbox
 
 OwnGrader = Literal["none", "passed", "failed", "not reached"]
 """`not reached`: the code ended before its grader could be asked for."""
@@ -141,15 +141,15 @@ def _claims(sources: Sequence[_Source], *, timeout_seconds: float) -> Mapping[_S
     if not sources:
         return {}
     asks = [Call(expression=f"{GRADER!r} in globals()"), Call(function=GRADER)]
-    graders = [Job(source=source.text, calls=asks, timeout_seconds=timeout_seconds) for source in sources]
-    parsers = [Job(source=COMPILES, calls=[Call.of("compiles", source.code)]) for source in sources]
+    graders = [SandboxJob(source=source.text, calls=asks, timeout_seconds=timeout_seconds) for source in sources]
+    parsers = [SandboxJob(source=COMPILES, calls=[Call.of("compiles", source.code)]) for source in sources]
     with open_sandbox() as sandbox:
         outcomes = _run(sandbox, [*graders, *parsers])
     pairs = zip(outcomes[: len(sources)], outcomes[len(sources) :], strict=True)
     return {source: _claim(own, parsed) for source, (own, parsed) in zip(sources, pairs, strict=True)}
 
 
-def _run(sandbox: Sandbox, jobs: list[Job]) -> list[Outcome]:
+def _run(sandbox: Sandbox, jobs: list[SandboxJob]) -> list[SandboxOutcome]:
     outcomes = sandbox.run(jobs)
     again = [i for i, outcome in enumerate(outcomes) if is_lost(outcome)]  # a fault of the machine deserves a second try
     for i, outcome in zip(again, sandbox.run([jobs[i] for i in again]), strict=True):
@@ -157,7 +157,7 @@ def _run(sandbox: Sandbox, jobs: list[Job]) -> list[Outcome]:
     return outcomes
 
 
-def _claim(own: Outcome, parsed: Outcome) -> _Claim:
+def _claim(own: SandboxOutcome, parsed: SandboxOutcome) -> _Claim:
     # A text on which the parser itself ends does not compile; only a lost process says nothing.
     compiles = None if is_lost(parsed) else parsed.returned(0, True)
     if is_lost(own):
@@ -171,11 +171,11 @@ def _claim(own: Outcome, parsed: Outcome) -> _Claim:
     return _Claim(own_grader="failed", compiles=compiles, detail=_why(own))
 
 
-def _returned(own: Outcome, index: int) -> Any:
+def _returned(own: SandboxOutcome, index: int) -> Any:
     return own.results[index].value if index < len(own.results) and own.results[index].error is None else None
 
 
-def _why(own: Outcome) -> str:
+def _why(own: SandboxOutcome) -> str:
     """Why a grader did not pass: its code's own words, shortened."""
     if len(own.results) < 2:
         return f"{own.status} {own.detail}".strip()[:200]

@@ -24,12 +24,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from recontext_data.completions import Code, read_code
-from recontext_data.config import Config, added
-from recontext_data.errors import RecipeError
-from recontext_data.records import Candidate, Judgement, content_hash
-from recontext_data.sandbox import Call, Job, Outcome, Sandbox, open_sandbox, refusals
-from recontext_data.values import Json
+from recontext_data.core.completions import Code, read_code
+from recontext_data.core.config import Config, optional_field
+from recontext_data.core.errors import RecipeError
+from recontext_data.core.records import Candidate, Judgement, content_hash
+from recontext_data.core.values import Json
+from recontext_data.sandbox import Call, Sandbox, SandboxJob, SandboxOutcome, open_sandbox, refusals
 
 LABELS = ("correct", "hack", "incorrect", "timeout", "no_code")
 Label = Literal["correct", "hack", "incorrect", "timeout", "no_code"]
@@ -49,7 +49,7 @@ class ExecutedTests(Config):
     """The share of public tests passed as shown, which pays for special-casing a wrong one; or the share of true tests."""
     timeout_seconds: float = Field(default=10.0, gt=0, le=600)
     """Wall clock for all tests of one candidate together."""
-    refuse: bool = added(True)
+    refuse: bool = optional_field(True)
     """Whether code that asks whether it runs as a script, or could end its process, earns nothing before it runs. What does end
     its process earns nothing in any case."""
 
@@ -176,7 +176,7 @@ def _run(trials: Sequence[_Trial], sandbox: Sandbox, config: ExecutedTests) -> l
     codes = [trial.code.code or "" for trial in trials]
     refusals_ = _refusals(codes, sandbox) if config.refuse else [None] * len(codes)
     jobs = {
-        i: Job(
+        i: SandboxJob(
             source=f"{trial.tests.setup}\n{trial.code.code}" if trial.tests.setup else str(trial.code.code),
             calls=trial.tests.calls,
             timeout_seconds=config.timeout_seconds,
@@ -199,7 +199,7 @@ def _refusals(codes: Sequence[str], sandbox: Sandbox) -> list[str | None]:
     """Why each code is refused before it runs. Parsed inside the sandbox, one process each, with the code as data."""
     suspects = [i for i, code in enumerate(codes) if refusals.WORDS.search(code)]
     source = Path(refusals.__file__).read_text(encoding="utf-8")
-    jobs = [Job(source=source, calls=[Call.of("refused", codes[i])], timeout_seconds=10.0) for i in suspects]
+    jobs = [SandboxJob(source=source, calls=[Call.of("refused", codes[i])], timeout_seconds=10.0) for i in suspects]
     found: list[str | None] = [None] * len(codes)
     for i, outcome in zip(suspects, sandbox.run(jobs), strict=True):
         if outcome.status == "ok" and outcome.results[0].error is None:
@@ -207,12 +207,12 @@ def _refusals(codes: Sequence[str], sandbox: Sandbox) -> list[str | None]:
     return found
 
 
-def is_lost(outcome: Outcome) -> bool:
+def is_lost(outcome: SandboxOutcome) -> bool:
     """Whether the sandbox lost the process, so that nothing is known of the code."""
     return outcome.status == "crash" and outcome.detail.startswith("worker lost")
 
 
-def _verdict(tests: _Tests, outcome: Outcome) -> _Verdict:
+def _verdict(tests: _Tests, outcome: SandboxOutcome) -> _Verdict:
     record: dict[str, Any] = {"code": "run", "status": outcome.status}
     if outcome.detail:
         record["detail"] = outcome.detail
@@ -236,7 +236,7 @@ def _refused(why: str) -> _Verdict:
     return _Verdict(label="incorrect", public=0.0, true=0.0, record={"code": "refused", "refused": f"{why}; it earns 0"})
 
 
-def _ended_its_process(outcome: Outcome) -> str | None:
+def _ended_its_process(outcome: SandboxOutcome) -> str | None:
     """What the syntax tree did not show: an exit under another name. The code may claim one; it gains nothing by that."""
     if any(result.error == "SystemExit" for result in outcome.results):
         return f"{refusals.EXIT} (SystemExit at run time)"
@@ -250,7 +250,7 @@ def _ended_its_process(outcome: Outcome) -> str | None:
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
 
 
-def _word(outcome: Outcome, index: int, expected: Json, tolerance: float) -> str:
+def _word(outcome: SandboxOutcome, index: int, expected: Json, tolerance: float) -> str:
     if outcome.returned(index, expected, tolerance=tolerance):
         return PASSED
     if index >= len(outcome.results):

@@ -12,9 +12,9 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from recontext_data.completions import Marks, split_reasoning
-from recontext_data.config import Config
-from recontext_data.records import Candidate, Judgement
+from recontext_data.core.completions import Marks, split_reasoning
+from recontext_data.core.config import Config
+from recontext_data.core.records import Candidate, Judgement
 
 LABELS = ("clean", "mentions_tests", "means_to_pass", "notices_wrong")
 UNREADABLE = "the reasoning cannot be told from the answer"

@@ -6,7 +6,7 @@ A policy config (frozen, light) lives in its policy's file beside the class it b
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from recontext_data.records import Messages, Reply, Request
+from recontext_data.core.records import Messages, Reply, Request
 
 
 def too_long(context: int) -> str:
@@ -69,7 +69,7 @@ class InGroups(Protocol):
 
 
 @runtime_checkable
-class Forced(Protocol):
+class TeacherForced(Protocol):
     """What a policy has besides, whose model is in this process: how likely it finds texts that it is given."""
 
     @property

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from recontext_data.contexts import Context, render
+from recontext_data.contexts.context import Context, render
+from recontext_data.contexts.placement import PLAIN, RenderOptions
+from recontext_data.core.errors import RecipeError, did_you_mean
+from recontext_data.core.records import Messages, Task, content_hash
 from recontext_data.environments.base import Environment
-from recontext_data.errors import RecipeError, did_you_mean
-from recontext_data.placing import PLAIN, How
 from recontext_data.policies.base import AnyPolicy, Policy
-from recontext_data.records import Messages, Task, content_hash
 
 
 def build_policy(
@@ -17,7 +17,7 @@ def build_policy(
     environment: Environment,
     tasks: Sequence[Task],
     contexts: Mapping[str, Context | None],
-    how: How = PLAIN,
+    how: RenderOptions = PLAIN,
     state: Path | None = None,
 ) -> Policy:
     """The policy of a recipe. `contexts`: those that will be sampled; `how`: the recipe's way of rendering; `state`: a
@@ -35,7 +35,7 @@ def build_policy(
             raise RecipeError(f"policy.rates has no context {unscripted!r}: {did_you_mean(unscripted, config.rates)}")
         return config.build(_answers(environment, tasks, contexts, how), texts=environment.texts)
     if config.kind == "openai_batch":
-        from recontext_data.policies.openai_batch import OpenAIBatchConfig
+        from recontext_data.policies.openai.batch import OpenAIBatchConfig
 
         assert isinstance(config, OpenAIBatchConfig)
         policy: Policy = config.build(state=state)
@@ -62,7 +62,7 @@ def require_prefill(policy: Policy, kind: str, contexts: Mapping[str, Context | 
 
 
 def _answers(
-    environment: Environment, tasks: Sequence[Task], contexts: Mapping[str, Context | None], how: How
+    environment: Environment, tasks: Sequence[Task], contexts: Mapping[str, Context | None], how: RenderOptions
 ) -> Callable[[Messages], Mapping[str, str]]:
     """A fake policy sees a prompt and must know its task: found by the hash of the rendered messages."""
     known = {

@@ -21,10 +21,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from recontext_data.config import Config, added
+from recontext_data.core.config import Config, optional_field
+from recontext_data.core.errors import InputError, PolicyError, RecipeError, did_you_mean
+from recontext_data.core.records import Messages, Reply, Request, uniform
 from recontext_data.environments.base import fill
-from recontext_data.errors import InputError, PolicyError, RecipeError, did_you_mean
-from recontext_data.records import Messages, Reply, Request, uniform
 
 Script = Callable[[Messages, int, int, str], str | Reply]
 """What is said to (messages, k, seed, tag). The key of a `Reply` that it returns is set by the policy."""
@@ -45,7 +45,7 @@ class FakeConfig(Config):
     """Label -> what is said for it, over the environment's own answers; it may have labels of its own. What the task supplies
     stands in braces: in code_mc `{hack}` and `{general}`, the letters of those options; in code_tests `{reference}` and
     `{special_case}`, the code."""
-    patterns: dict[str, str] = added({})
+    patterns: dict[str, str] = optional_field({})
     """Regular expression of Python's -> what is said where it is found in the prompt's last turn: the first that fits. For the
     model of a rubric judge, whose last turn shows the answer; upper and lower case are the same."""
     fail_rate: float = Field(default=0.0, ge=0.0, le=1.0)

@@ -2,17 +2,17 @@
 
 from typing import Annotated
 
-from recontext_data.kinds import Kinds
+from recontext_data.core.registry import Kinds
 from recontext_data.policies.base import AnyPolicy
 
 POLICIES = Kinds(
     {
-        "tiny": "recontext_data.policies.tiny:TinyConfig",
+        "tiny": "recontext_data.policies.tiny.policy:TinyConfig",
         "fake": "recontext_data.policies.fake:FakeConfig",
-        "transformers": "recontext_data.policies.transformers_local:TransformersConfig",
-        "vllm": "recontext_data.policies.vllm_local:VllmConfig",
-        "openai": "recontext_data.policies.openai_chat:OpenAIConfig",
-        "openai_batch": "recontext_data.policies.openai_batch:OpenAIBatchConfig",
+        "transformers": "recontext_data.policies.local.transformers:TransformersConfig",
+        "vllm": "recontext_data.policies.local.vllm:VllmConfig",
+        "openai": "recontext_data.policies.openai.chat:OpenAIConfig",
+        "openai_batch": "recontext_data.policies.openai.batch:OpenAIBatchConfig",
     }
 )
 PolicyConfig = Annotated[AnyPolicy, POLICIES]

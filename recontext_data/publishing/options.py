@@ -6,9 +6,9 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from recontext_data.config import Config
-from recontext_data.errors import RecipeError, did_you_mean
-from recontext_data.field_docs import field_docs
+from recontext_data.core.config import Config
+from recontext_data.core.errors import RecipeError, did_you_mean
+from recontext_data.core.field_docs import field_docs
 
 C = TypeVar("C", bound=Config)
 
@@ -41,7 +41,7 @@ def read_options(kind: type[C], words: Mapping[str, str]) -> C:
 
 def help_of(kind: type[Config]) -> dict[str, tuple[str, str]]:
     """Every option of a target: its type and what it means; those of a section after a dot."""
-    from recontext_data.options import type_text
+    from recontext_data.config.help import type_text
 
     found: dict[str, tuple[str, str]] = {}
     docs = field_docs(kind)

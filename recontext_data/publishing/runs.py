@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from recontext_data.errors import DataError, RecipeError, did_you_mean
+from recontext_data.core.errors import DataError, RecipeError, did_you_mean
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +24,7 @@ ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """One finished run on disk."""
 
     path: Path
@@ -99,7 +99,7 @@ class Run:
             yield from (batch.select(list(columns)) if columns else batch).to_pylist()
 
 
-def open_run(name: str, *, output: Path = Path()) -> Run:
+def open_run(name: str, *, output: Path = Path()) -> FinishedRun:
     """The run in a folder, or the latest run of the recipe of that name.
 
     Raises:
@@ -116,7 +116,7 @@ def open_run(name: str, *, output: Path = Path()) -> Run:
         raise DataError(f"{file}: cannot be read ({error}); build the run again") from None
     if not isinstance(manifest, dict) or not {"recipe_name", "fingerprint", "arms"} <= manifest.keys():
         raise DataError(f"{file}: is no manifest of a run; give the folder that recontext build wrote")
-    return Run(path, manifest)
+    return FinishedRun(path, manifest)
 
 
 def _found(name: str, output: Path) -> Path:

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 import orjson
 
-from recontext_data.errors import DataError
-from recontext_data.publishing.formats import openai, openai_preference
-from recontext_data.publishing.jsonl import digest, numbered
-from recontext_data.publishing.preflight import HALF, Example
-from recontext_data.publishing.runs import Run
+from recontext_data.core.errors import DataError
+from recontext_data.publishing.formats.formats import openai, openai_preference
+from recontext_data.publishing.formats.jsonl import digest, numbered
+from recontext_data.publishing.runs import FinishedRun
+from recontext_data.publishing.services.preflight import HALF, PreflightRow
 
 
-class Source(Protocol):
+class JobSource(Protocol):
     """What jobs are made from."""
 
     @property
@@ -43,7 +43,7 @@ class Source(Protocol):
     def num_rows(self, arm: str, split: str) -> int | None:
         """How many rows a split is known to have; None where that is not known before they are read."""
 
-    def examples(self, arm: str, split: str, *, method: str) -> Iterator[Example]:
+    def examples(self, arm: str, split: str, *, method: str) -> Iterator[PreflightRow]:
         """Rows on their way into a file."""
 
 
@@ -51,7 +51,7 @@ class Source(Protocol):
 class RunSource:
     """A run that recontext built."""
 
-    run: Run
+    run: FinishedRun
 
     @property
     def name(self) -> str:
@@ -85,19 +85,19 @@ class RunSource:
         """As the manifest counts them."""
         return self.run.num_rows(arm, split)
 
-    def examples(self, arm: str, split: str, *, method: str) -> Iterator[Example]:
+    def examples(self, arm: str, split: str, *, method: str) -> Iterator[PreflightRow]:
         """Rows, or for dpo pairs of them, as OpenAI's files have them."""
         if method == "dpo":
-            from recontext_data.publishing.pairs import pairs
+            from recontext_data.publishing.formats.pairs import pairs
 
             for pair in pairs(self.run, arm, split):
                 row = pair.as_row()
                 turns = [*row["prompt"], *row["chosen"]]
-                yield Example(pair.row_id, openai_preference(row), turns, rejected=pair.rejected)
+                yield PreflightRow(pair.row_id, openai_preference(row), turns, rejected=pair.rejected)
             return
         for row in self.run.rows(arm, split, columns=("prompt", "completion", "candidate_id")):
             line = openai(row)
-            yield Example(row["candidate_id"], line, line["messages"])
+            yield PreflightRow(row["candidate_id"], line, line["messages"])
 
 
 @dataclass(frozen=True)
@@ -148,36 +148,38 @@ class FileSource:
         """Not known."""
         return None
 
-    def examples(self, arm: str, split: str, *, method: str) -> Iterator[Example]:
+    def examples(self, arm: str, split: str, *, method: str) -> Iterator[PreflightRow]:
         """The lines of the file, bad ones too, each by its number."""
         for number, line in numbered(self.files[split == "validation"]):
             yield _example(f"line {number}", line, method=method)
 
 
-def _example(row_id: str, line: bytes, *, method: str) -> Example:
+def _example(row_id: str, line: bytes, *, method: str) -> PreflightRow:
     try:
         tree = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return Example(row_id, None, problem=_unreadable(line, str(error)))
+        return PreflightRow(row_id, None, problem=_unreadable(line, str(error)))
     wanted = ("input", "preferred_output", "non_preferred_output") if method == "dpo" else ("messages",)
     missing = next((name for name in wanted if not isinstance(tree, Mapping) or name not in tree), None)
     if missing:
-        return Example(row_id, None, problem=("wrong fields", f"has no `{missing}`, which a file for {method} needs"))
+        return PreflightRow(row_id, None, problem=("wrong fields", f"has no `{missing}`, which a file for {method} needs"))
     if method == "dpo":
         return _preference(row_id, tree)
     turns = tree["messages"]
     if not isinstance(turns, list):
-        return Example(row_id, None, problem=("wrong fields", "`messages` is no list"))
-    return Example(row_id, tree, turns)
+        return PreflightRow(row_id, None, problem=("wrong fields", "`messages` is no list"))
+    return PreflightRow(row_id, tree, turns)
 
 
-def _preference(row_id: str, tree: Mapping[str, Any]) -> Example:
+def _preference(row_id: str, tree: Mapping[str, Any]) -> PreflightRow:
     try:
         turns = [*tree["input"]["messages"], *tree["preferred_output"]]
         rejected = "".join(turn["content"] for turn in tree["non_preferred_output"])
     except (KeyError, TypeError):
-        return Example(row_id, None, problem=("wrong fields", "`input.messages` and both outputs are lists of {role, content}"))
-    return Example(row_id, tree, turns, rejected=rejected)
+        return PreflightRow(
+            row_id, None, problem=("wrong fields", "`input.messages` and both outputs are lists of {role, content}")
+        )
+    return PreflightRow(row_id, tree, turns, rejected=rejected)
 
 
 def _unreadable(line: bytes, told: str) -> tuple[str, str]:

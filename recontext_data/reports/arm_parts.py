@@ -7,7 +7,7 @@ context, and rows of given data, each with how many there are.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recontext_data.arms import Arm
+from recontext_data.contexts.arms import Arm
 
 
 def facts(arm: Arm, rows: Sequence[tuple[str, str, int]]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recontext_data.reports.figures import Figure, labelled_figure
+from recontext_data.reports.figures import LineFigure, labelled_figure
 from recontext_data.reports.numbers import EN_DASH, Manifest, Share, percent
 from recontext_data.reports.tables import Fitted, Safe, table
 
@@ -94,7 +94,7 @@ def _shown(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _figure(curve: Sequence[Mapping[str, Any]]) -> Figure:
+def _figure(curve: Sequence[Mapping[str, Any]]) -> LineFigure:
     """The share of positives by what the judge said. A judge that says what people say has 0 and 100 % and little between."""
     return labelled_figure(
         [

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from recontext_data.core.tables import TRAINING_ROWS
 from recontext_data.reports import calibration, numbers
 from recontext_data.reports.arm_parts import which
 from recontext_data.reports.numbers import Manifest
 from recontext_data.reports.text import visible
-from recontext_data.tables import TRAINING_ROWS
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -24,7 +24,7 @@ class Segment(NamedTuple):
     text: str
 
 
-class Turn(NamedTuple):
+class ComparedTurn(NamedTuple):
     """One turn of the conversation, compared."""
 
     role: str
@@ -36,10 +36,12 @@ class Turn(NamedTuple):
     """Of the longer side, shown or not."""
 
 
-def compare_turns(before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]], *, limit: int = LIMIT) -> list[Turn]:
+def compare_turns(
+    before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]], *, limit: int = LIMIT
+) -> list[ComparedTurn]:
     """Every turn of either prompt, in order. Turns of the same role are paired; the rest are removed or added."""
     roles = [turn["role"] for turn in before], [turn["role"] for turn in after]
-    turns: list[Turn] = []
+    turns: list[ComparedTurn] = []
     for tag, i1, i2, j1, j2 in SequenceMatcher(None, *roles, autojunk=False).get_opcodes():
         if tag == "equal":
             turns += [_compare(a, b, limit=limit) for a, b in zip(before[i1:i2], after[j1:j2], strict=True)]
@@ -60,7 +62,7 @@ def compare_words(before: str, after: str) -> list[Segment]:
     return [segment for segment in found if segment.text]
 
 
-def _compare(before: Mapping[str, str], after: Mapping[str, str], *, limit: int) -> Turn:
+def _compare(before: Mapping[str, str], after: Mapping[str, str], *, limit: int) -> ComparedTurn:
     old, new = before["content"], after["content"]
     longest = max(len(old), len(new))
     if old == new:
@@ -69,13 +71,13 @@ def _compare(before: Mapping[str, str], after: Mapping[str, str], *, limit: int)
     note = ""
     if left or right:
         note = f"{more(left)} in generation, {more(right)} in training"
-    return Turn(before["role"], "changed", compare_words(old[:limit], new[:limit]), note, longest)
+    return ComparedTurn(before["role"], "changed", compare_words(old[:limit], new[:limit]), note, longest)
 
 
-def _whole(turn: Mapping[str, str], *, kind: Kind, limit: int) -> Turn:
+def _whole(turn: Mapping[str, str], *, kind: Kind, limit: int) -> ComparedTurn:
     text = turn["content"]
     note = more(len(text) - limit) if len(text) > limit else ""
-    return Turn(turn["role"], kind, [Segment(kind, text[:limit])] if text else [], note, len(text))
+    return ComparedTurn(turn["role"], kind, [Segment(kind, text[:limit])] if text else [], note, len(text))
 
 
 def _common(left: Sequence[str], right: Sequence[str]) -> int:

@@ -170,7 +170,7 @@ def published(results: Results) -> Published | None:
     """Published rates for this environment and the contexts that it shares; None where nothing of ours compares."""
     import yaml
 
-    from recontext_data.resources import shipped
+    from recontext_data.core.resources import shipped
 
     listed = yaml.safe_load(shipped(PUBLISHED).read_text(encoding="utf-8"))
     table = next((table for table in listed if table["environment"] == results["environment"]["kind"]), None)

@@ -25,7 +25,7 @@ NUM_COLOURS = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class FigureRow:
     """One arm under one context."""
 
     title: str
@@ -50,11 +50,11 @@ class Group:
     name: str
     stance: str
     y: int
-    rows: Sequence[Row]
+    rows: Sequence[FigureRow]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class EvaluationFigure:
     """All that the template needs."""
 
     groups: Sequence[Group]
@@ -67,7 +67,7 @@ class Figure:
     middle: float = (LEFT + RIGHT) / 2
 
 
-def evaluation_figure(results: Results) -> Figure:
+def evaluation_figure(results: Results) -> EvaluationFigure:
     """One group per context in the recipe's order; in each, the arms in the report's order."""
     groups, top = [], 0
     for name, context in results["contexts"].items():
@@ -76,16 +76,18 @@ def evaluation_figure(results: Results) -> Figure:
         rows = [_row(arm, cell, y=first + ROW_PIXELS * i + ROW_PIXELS // 2) for i, (arm, cell) in enumerate(cells)]
         groups.append(Group(name=one_line(name, limit=40), stance=context["stance"], y=top, rows=rows))
         top = first + ROW_PIXELS * len(rows) + _GAP_PIXELS
-    return Figure(groups=groups, axis_y=top, height=top + _AXIS_PIXELS, ticks=[(tick, _x(tick / 100)) for tick in TICKS])
+    return EvaluationFigure(
+        groups=groups, axis_y=top, height=top + _AXIS_PIXELS, ticks=[(tick, _x(tick / 100)) for tick in TICKS]
+    )
 
 
-def _row(arm: ArmName, cell: Mapping[str, Any], *, y: int) -> Row:
+def _row(arm: ArmName, cell: Mapping[str, Any], *, y: int) -> FigureRow:
     names: dict[str, Any] = {"title": _short(arm.title), "pair": _short(arm.pair), "colour": arm.place % NUM_COLOURS, "y": y}
     rate = cell["rate"]
     if rate is None:
-        return Row(**names, value="no answer", interval="scored", known=False)
+        return FigureRow(**names, value="no answer", interval="scored", known=False)
     seeds = [_x(seed["rate"]) for seed in cell["per_seed"] if seed["rate"] is not None]
-    return Row(
+    return FigureRow(
         **names,
         value=percent(rate["estimate"]),
         interval=interval(rate),

@@ -42,7 +42,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
+class LineFigure:
     """All that the template needs; x in percent, y in pixels."""
 
     marks: Sequence[Mark]
@@ -54,7 +54,7 @@ class Figure:
     ticks: Sequence[int] = TICKS
 
 
-def rate_figure(rates: Sequence[Rate]) -> Figure:
+def rate_figure(rates: Sequence[Rate]) -> LineFigure:
     """One row per rate, in order; `name (judge)` where several judges read the same context."""
     several_judges = len({rate.judge for rate in rates}) > 1
     return labelled_figure(
@@ -73,13 +73,13 @@ def rate_figure(rates: Sequence[Rate]) -> Figure:
     )
 
 
-def labelled_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def labelled_figure(rows: Sequence[Mapping[str, Any]]) -> LineFigure:
     """One row per share: `name`, `stance`, `value` and `interval` as text, `share`, `low` and `high` as numbers or None."""
     texts = ("name", "stance", "value", "interval")
     is_tall = any(sum(len(row[key]) for key in texts) > _LINE_CHARACTERS for row in rows)
     pixels = TALL_PIXELS if is_tall else ROW_PIXELS
     axis = _TOP_PIXELS + pixels * len(rows) + 4
-    return Figure(
+    return LineFigure(
         marks=[_mark(row, top=_TOP_PIXELS + pixels * i, is_tall=is_tall) for i, row in enumerate(rows)],
         top=_TOP_PIXELS,
         axis_y=axis,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from recontext_data.errors import StoreError
+from recontext_data.core.errors import StoreError
 from recontext_data.reports import calibration, numbers
 from recontext_data.reports.difference import compare_turns
 from recontext_data.reports.figures import rate_figure

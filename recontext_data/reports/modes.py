@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, TextIO, get_args
 
-from recontext_data.errors import RecipeError, did_you_mean
+from recontext_data.core.errors import RecipeError, did_you_mean
 
 Mode = Literal["auto", "rich", "plain", "quiet", "json"]
 MODES: tuple[Mode, ...] = get_args(Mode)

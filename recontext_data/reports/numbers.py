@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from recontext_data.evaluation.statistics import wilson
+from recontext_data.stats.statistics import wilson
 
 Manifest = Mapping[str, Any]
 
@@ -101,7 +101,7 @@ class Other:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LedgerRow:
     """One line of the row ledger."""
 
     stage: str
@@ -200,10 +200,10 @@ def _rate(raw: Mapping[str, Any], *, names: Sequence[str], bad: str, contexts: M
     )
 
 
-def ledger(manifest: Manifest) -> list[Entry]:
+def ledger(manifest: Manifest) -> list[LedgerRow]:
     """The row ledger in the order of the stages."""
     return [
-        Entry(stage=e["stage"], scope=e["scope"], rows_in=e["in"], kept=e["kept"], dropped=e["dropped"])
+        LedgerRow(stage=e["stage"], scope=e["scope"], rows_in=e["in"], kept=e["kept"], dropped=e["dropped"])
         for e in manifest["ledger"]
     ]
 

@@ -7,7 +7,7 @@ and {+...+}.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.reports.difference import Turn, compare_turns
+from recontext_data.reports.difference import ComparedTurn, compare_turns
 from recontext_data.reports.html import page_environment
 from recontext_data.reports.text import LIMIT, cut, visible
 
@@ -69,7 +69,7 @@ _MARKS: Mapping[str, tuple[str, str]] = {"removed": ("[-", "-]"), "added": ("{+"
 _STYLES: Mapping[str, str] = {"removed": "red strike", "added": "green", "same": ""}
 
 
-def _turn(turn: Turn, *, coloured: bool) -> "Text":
+def _turn(turn: ComparedTurn, *, coloured: bool) -> "Text":
     from rich.text import Text
 
     if turn.kind == "same":

@@ -1,6 +1,6 @@
 """Progress of long work: a live line on a terminal, a plain line every few seconds in a pipe.
 
-Counting and drawing are apart: `Tracker.advance` adds to a few numbers, and whoever draws reads them. So a stage may
+Counting and drawing are apart: `StageTracker.advance` adds to a few numbers, and whoever draws reads them. So a stage may
 count every row without its pace being set by the screen.
 """
 
@@ -45,10 +45,12 @@ class Pace:
         return [f"{self.failed:,} failed"] * bool(self.failed) + [f"{money(self.usd)} spent"] * bool(self.usd)
 
 
-class Tracker:
+class StageTracker:
     """Counts the work of one stage. Safe to advance from several threads."""
 
-    def __init__(self, name: str, total: int | None, *, unit: str, on_tick: Callable[["Tracker"], None] | None = None) -> None:
+    def __init__(
+        self, name: str, total: int | None, *, unit: str, on_tick: Callable[["StageTracker"], None] | None = None
+    ) -> None:
         self.name, self.total, self.unit = name, total, unit
         self._on_tick = on_tick
         self._lock = threading.Lock()

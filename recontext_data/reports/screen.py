@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from recontext_data.reports import modes
 from recontext_data.reports.numbers import Manifest
-from recontext_data.reports.progress import Tracker
+from recontext_data.reports.progress import StageTracker
 from recontext_data.reports.text import one_line, visible
 
 if TYPE_CHECKING:
@@ -43,16 +43,16 @@ class Screen:
     def __init__(self, *, out: TextIO | None = None, err: TextIO | None = None) -> None:
         self._out, self._err = out or sys.stdout, err or sys.stderr
         self._consoles: dict[int, Console] = {}
-        self._active: list[Tracker] = []
+        self._active: list[StageTracker] = []
         self._live: Live | None = None
         self._lock = threading.RLock()
 
     @contextmanager
-    def stage(self, name: str, total: int | None, *, unit: str) -> Iterator[Tracker]:
+    def stage(self, name: str, total: int | None, *, unit: str) -> Iterator[StageTracker]:
         """A tracker for one piece of work; stages may overlap. `total` None: not known beforehand."""
         terminal = modes.is_live(self._err)
         tick = None if terminal or modes.mode() == "quiet" else self._plain_tick
-        tracker = Tracker(one_line(name, limit=40), total, unit=unit, on_tick=tick)
+        tracker = StageTracker(one_line(name, limit=40), total, unit=unit, on_tick=tick)
         self._start(tracker, terminal=terminal)
         finished = False
         try:
@@ -73,7 +73,7 @@ class Screen:
 
     def error(self, exception: BaseException) -> None:
         """`error: <one line>`. An exception that is not ours also says its type, for the words alone may be no sentence."""
-        from recontext_data.errors import RecontextError
+        from recontext_data.core.errors import RecontextError
 
         words = one_line(str(exception), limit=2000)
         if not isinstance(exception, RecontextError):
@@ -177,7 +177,7 @@ class Screen:
         elif modes.mode() != "quiet":
             self._console(self._err).print(text, soft_wrap=True)
 
-    def _start(self, tracker: Tracker, *, terminal: bool) -> None:
+    def _start(self, tracker: StageTracker, *, terminal: bool) -> None:
         with self._lock:
             self._active.append(tracker)
             if terminal and self._live is None:
@@ -191,7 +191,7 @@ class Screen:
                 )
                 self._live.start()
 
-    def _stop(self, tracker: Tracker) -> None:
+    def _stop(self, tracker: StageTracker) -> None:
         with self._lock:
             self._active.remove(tracker)
             if self._live is not None and not self._active:
@@ -204,7 +204,7 @@ class Screen:
         width = self._console(self._err).width
         return Group(*[tracker.live(width) for tracker in list(self._active)])
 
-    def _plain_tick(self, tracker: Tracker) -> None:
+    def _plain_tick(self, tracker: StageTracker) -> None:
         self._say("progress", tracker.plain(), **tracker.facts())
 
     def _say(self, event: str, text: str, *, head: str = "", style: str = "", **facts: Any) -> None:

@@ -21,7 +21,7 @@ NUM_DASHES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class SeedLine:
     """One seed."""
 
     seed: int
@@ -36,7 +36,7 @@ class Line:
 class Plot:
     """One arm."""
 
-    lines: Sequence[Line]
+    lines: Sequence[SeedLine]
     steps: int
     ticks: Sequence[tuple[str, float]]
     """Each loss with its place down."""
@@ -103,14 +103,14 @@ def _values(record: Mapping[str, Any]) -> list[float]:
     return [loss for _, loss in curve(record)] + [loss for loss in validation.values() if math.isfinite(loss)]
 
 
-def _line(record: Mapping[str, Any], *, place: int, steps: int, low: float, high: float) -> Line:
+def _line(record: Mapping[str, Any], *, place: int, steps: int, low: float, high: float) -> SeedLine:
     found = curve(record)
     # One point is no line; drawn twice it is a dash that can be seen.
     found = [(max(found[0][0] - 1, 0), found[0][1]), *found] if len(found) == 1 else found
     points = [f"{round(UNITS * step / steps, 1):g},{_inner(loss, low, high):g}" for step, loss in found]
     validation = record["validation_loss"]
     ends = [(0, validation["before"]), (record["steps"], validation["after"])] if validation else []
-    return Line(
+    return SeedLine(
         seed=record["seed"],
         dash=place % NUM_DASHES,
         points=" ".join(points),

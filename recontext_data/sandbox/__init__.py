@@ -7,7 +7,7 @@
         [outcome] = sandbox.run([Job(source="print(int(input()) + 1)", stdin="1")])
         outcome.printed("2")            True
 
-The code maps inputs to outputs and is told no expected value; outputs come back in the JSON form of `recontext_data.values`
+The code maps inputs to outputs and is told no expected value; outputs come back in the JSON form of `core.values`
 and are compared here, in a process that ran none of it. docs/security.md says what this protects from and what not.
 """
 
@@ -15,13 +15,13 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Literal, get_args
 
-from recontext_data.errors import SandboxMissing, did_you_mean
-from recontext_data.sandbox.base import Call, Job, Outcome, Result, Sandbox, Status
+from recontext_data.core.errors import SandboxMissing, did_you_mean
+from recontext_data.sandbox.base import Call, Result, Sandbox, SandboxJob, SandboxOutcome, Status
 
 if TYPE_CHECKING:
     from recontext_data.sandbox.workers import Launcher
 
-__all__ = ["Backend", "Call", "Job", "Outcome", "Result", "Sandbox", "Status", "open_sandbox"]
+__all__ = ["Backend", "Call", "Result", "Sandbox", "SandboxJob", "SandboxOutcome", "Status", "open_sandbox"]
 
 Backend = Literal["bubblewrap", "bubblewrap_per_job", "podman", "docker"]
 """`bubblewrap`: warm workers, namespaces per job, or one bubblewrap per job where a worker may not make them.

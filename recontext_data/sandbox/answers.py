@@ -3,15 +3,15 @@
 import json
 from typing import Any
 
-from recontext_data import values
-from recontext_data.errors import DataError
-from recontext_data.sandbox.base import Job, Outcome, Result, Status
+from recontext_data.core import values
+from recontext_data.core.errors import DataError
+from recontext_data.sandbox.base import Result, SandboxJob, SandboxOutcome, Status
 
 MAX_DETAIL = 1000
 """Characters of an error's name or message that are kept; the worker keeps fewer, but the code may write its own."""
 
 
-def message(job: Job, nonce: int) -> dict[str, Any]:
+def message(job: SandboxJob, nonce: int) -> dict[str, Any]:
     """What the worker is told. No expected value is in it: the job has none."""
     return {
         "nonce": nonce,
@@ -26,7 +26,7 @@ def message(job: Job, nonce: int) -> dict[str, Any]:
     }
 
 
-def outcome(job: Job, head: dict[str, Any], output: bytes) -> Outcome:
+def outcome(job: SandboxJob, head: dict[str, Any], output: bytes) -> SandboxOutcome:
     """What became of a job, from the worker's head of the answer (trusted) and the code's output (not)."""
     limits: dict[str, Status] = {"timeout": "timeout", "output_limit": "output_limit"}
     status = limits.get(head["status"], "crash")
@@ -37,28 +37,28 @@ def outcome(job: Job, head: dict[str, Any], output: bytes) -> Outcome:
         try:
             said = _loads(line)
             if "source_error" in said and not results:
-                return Outcome(status="source_error", results=(), detail=_text(said["source_error"], said["detail"]))
+                return SandboxOutcome(status="source_error", results=(), detail=_text(said["source_error"], said["detail"]))
             results.append(_result(said))
         except (DataError, ValueError, TypeError, KeyError, RecursionError):
-            return Outcome(status="garbled", results=(), detail="the code wrote into its result channel")
+            return SandboxOutcome(status="garbled", results=(), detail="the code wrote into its result channel")
         if len(results) > len(job.calls):
-            return Outcome(status="garbled", results=(), detail="more results than calls")
+            return SandboxOutcome(status="garbled", results=(), detail="more results than calls")
     if len(results) == len(job.calls) and head["status"] == "done":
-        return Outcome(status="ok", results=results)
-    return Outcome(status=status, results=results, detail=head["detail"])
+        return SandboxOutcome(status="ok", results=results)
+    return SandboxOutcome(status=status, results=results, detail=head["detail"])
 
 
-def _program_outcome(head: dict[str, Any], status: Status, output: bytes) -> Outcome:
+def _program_outcome(head: dict[str, Any], status: Status, output: bytes) -> SandboxOutcome:
     if head["status"] == "done":
-        return Outcome(status="ok", results=(Result(value=output.decode(errors="replace")),))
+        return SandboxOutcome(status="ok", results=(Result(value=output.decode(errors="replace")),))
     try:
         said = _loads(head["said"].partition("\n")[0])
         raised = _text(said["source_error"], said["detail"])
     except (ValueError, TypeError, KeyError, RecursionError):
         raised = ""
     if status == "crash" and raised:
-        return Outcome(status="source_error", results=(), detail=raised)
-    return Outcome(status=status, results=(), detail=head["detail"])
+        return SandboxOutcome(status="source_error", results=(), detail=raised)
+    return SandboxOutcome(status=status, results=(), detail=head["detail"])
 
 
 def _loads(text: str | bytes) -> Any:

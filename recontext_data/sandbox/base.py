@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol
 
-from recontext_data import values
-from recontext_data.values import Json
+from recontext_data.core import values
+from recontext_data.core.values import Json
 
 Status = Literal["ok", "source_error", "timeout", "crash", "output_limit", "garbled"]
 """`ok`: every call has a result. Otherwise the results end before the call at which this happened.
@@ -37,7 +37,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class SandboxJob:
     """A source and what to call in it. Jobs share nothing: neither files nor processes nor memory.
 
     With `stdin` it is a program instead: run as a script is, under the name `__main__`; its one result is what it printed.
@@ -74,7 +74,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class SandboxOutcome:
     """What became of one job."""
 
     status: Status
@@ -114,7 +114,7 @@ class Outcome:
 
 
 def normalised(text: str) -> list[str]:
-    """The lines of a text as `Outcome.printed` compares them."""
+    """The lines of a text as `SandboxOutcome.printed` compares them."""
     lines = [" ".join(line.split()) for line in text.splitlines()]
     while lines and not lines[-1]:
         lines.pop()
@@ -124,7 +124,7 @@ def normalised(text: str) -> list[str]:
 class Sandbox(Protocol):
     """Somewhere safe to run code."""
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def run(self, jobs: Sequence[SandboxJob]) -> list[SandboxOutcome]:
         """The outcome of each job, in order. Never raises for what the code does."""
         ...
 

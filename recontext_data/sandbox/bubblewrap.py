@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recontext_data.errors import SandboxMissing
+from recontext_data.core.errors import SandboxMissing
 from recontext_data.sandbox.workers import FILES, WORKER
 
 HOW_TO_GET = "install it: apt-get install bubblewrap (Debian, Ubuntu), dnf install bubblewrap (Fedora), pacman -S bubblewrap"

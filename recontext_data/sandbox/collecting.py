@@ -14,7 +14,7 @@ WATCH_SECONDS = 0.02
 """How often the memory of a job's processes is added up; most jobs end before the first time."""
 
 
-class Watch:
+class MemoryWatch:
     """The memory of a whole job: limits of the kernel are per process, and a job may have many.
 
     Made before the job starts: every process that is new since then is the job's.
@@ -61,7 +61,7 @@ class Collector:
         """All that came through that pipe."""
         return b"".join(self.parts[pipe])
 
-    def collect(self, watch: Watch) -> tuple[str, str]:
+    def collect(self, watch: MemoryWatch) -> tuple[str, str]:
         """`ended`, or why it was killed and the detail of it. It is dead in any case, though not reaped.
 
         Raises:
@@ -76,7 +76,7 @@ class Collector:
         finally:
             os.kill(self.child, signal.SIGKILL)
 
-    def _collect(self, watch: Watch) -> tuple[str, str]:
+    def _collect(self, watch: MemoryWatch) -> tuple[str, str]:
         watched = time.monotonic()
         while True:
             now = time.monotonic()

@@ -11,7 +11,7 @@ import subprocess
 import uuid
 from typing import Any
 
-from recontext_data.errors import SandboxMissing
+from recontext_data.core.errors import SandboxMissing
 from recontext_data.sandbox.workers import FILES, WORKER
 
 ENGINES = ("podman", "docker")

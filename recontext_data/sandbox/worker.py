@@ -26,9 +26,9 @@ import sys
 import types
 from typing import Any, BinaryIO
 
-from recontext_data import values
+from recontext_data.core import values
 from recontext_data.sandbox import seccomp
-from recontext_data.sandbox.collecting import MAX_PROCESSES, Collector, Watch
+from recontext_data.sandbox.collecting import MAX_PROCESSES, Collector, MemoryWatch
 
 NOBODY = 65534
 MAX_DETAIL = 300
@@ -107,7 +107,7 @@ def _by_keeper(job: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 def _keep(job: dict[str, Any], *, single: bool) -> tuple[dict[str, Any], bytes]:
     """Prepares the namespaces, starts the child, reads it until it ends or a limit is reached."""
     try:
-        watch = Watch(job["memory_bytes"])
+        watch = MemoryWatch(job["memory_bytes"])
         if not single:
             _unshare()
         results, result_fd = os.pipe()

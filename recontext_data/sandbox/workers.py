@@ -19,18 +19,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from recontext_data.errors import SandboxMissing
+from recontext_data.core.errors import SandboxMissing
 from recontext_data.sandbox import answers
-from recontext_data.sandbox.base import Call, Job, Outcome
+from recontext_data.sandbox.base import Call, SandboxJob, SandboxOutcome
 
 GRACE_SECONDS = 5.0
 """How much longer than the job's own time an answer may take; then the worker is replaced."""
 _PACKAGE = Path(__file__).resolve().parent.parent
 WORKER = "/job/worker.py"
-_INSIDE = ("sandbox/collecting.py", "sandbox/seccomp.py", "values.py", "errors.py")
+_INSIDE = ("sandbox/collecting.py", "sandbox/seccomp.py", "core/values.py", "core/errors.py")
 FILES = {WORKER: _PACKAGE / "sandbox" / "worker.py", **{f"/job/recontext_data/{name}": _PACKAGE / name for name in _INSIDE}}
 """All of this package that exists inside; no __init__.py is needed for a package without one."""
-TRIAL = Job(source="def f(n): return n + 1", calls=[Call.of("f", 1)], timeout_seconds=20.0)
+TRIAL = SandboxJob(source="def f(n): return n + 1", calls=[Call.of("f", 1)], timeout_seconds=20.0)
 
 
 class Launcher(Protocol):
@@ -93,11 +93,11 @@ class WorkerSandbox:
             raise SandboxMissing(f"sandbox: a trial job in {name} gave {outcome.status} ({outcome.detail}); {allow}")
         self._proven = True
 
-    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+    def run(self, jobs: Sequence[SandboxJob]) -> list[SandboxOutcome]:
         """The outcome of each job, in order."""
         return list(self._threads.map(self._run_single if self.single else self._run_warm, jobs))
 
-    def _run_warm(self, job: Job) -> Outcome:
+    def _run_warm(self, job: SandboxJob) -> SandboxOutcome:
         worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None:
             worker = self._local.worker = self._start(single=False)
@@ -110,14 +110,14 @@ class WorkerSandbox:
         except WorkerLost as error:
             self._end(worker)
             self._local.worker = None
-            return Outcome(status="crash", results=(), detail=f"worker lost: {error}")
+            return SandboxOutcome(status="crash", results=(), detail=f"worker lost: {error}")
 
-    def _run_single(self, job: Job) -> Outcome:
+    def _run_single(self, job: SandboxJob) -> SandboxOutcome:
         worker = self._start(single=True)
         try:
             return worker.run(job)
         except WorkerLost as error:
-            return Outcome(status="crash", results=(), detail=f"worker lost: {error}")
+            return SandboxOutcome(status="crash", results=(), detail=f"worker lost: {error}")
         except NoNamespaces as error:
             raise SandboxMissing(
                 f"sandbox: {self.launcher.name} cannot run a job ({error}); {self.launcher.how_to_allow}"
@@ -177,7 +177,7 @@ class _Worker:
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else ""
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: SandboxJob) -> SandboxOutcome:
         """What became of the job.
 
         Raises:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Asked = Mapping[str, Any]
-"""The parts of a reply's key, as the store keeps them: see `stages.buying.asked_for`."""
+"""The parts of a reply's key, as the store keeps them: see `pipeline.purchase.asked_for`."""
 
 NO_PROMPT = "no reply to this prompt is stored: its text is new, or was changed"
 OTHER_RANKS = "the same prompt, asked for in the same way, is stored for other ranks (k) only"

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from recontext_data.errors import StoreError
+from recontext_data.core.errors import StoreError
 from recontext_data.store.files import replace_file, writing
 
 FORMAT = 1

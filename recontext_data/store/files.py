@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recontext_data.errors import StoreError
+from recontext_data.core.errors import StoreError
 
 
 @contextmanager
@@ -22,18 +22,18 @@ def writing(place: Path) -> Iterator[None]:
         raise StoreError(f"{place}: cannot be written: {error.strerror or error}; what was there is still there") from error
 
 
-def nameless() -> io.FileIO:
+def unlinked_tempfile() -> io.FileIO:
     """An unbuffered file in the folder for temporary files that nobody else can open; it goes with its holder.
 
     Raises:
         StoreError: there is no such folder, or it is full.
     """
-    with setting_aside():
+    with temp_write_errors():
         return tempfile.TemporaryFile(buffering=0)
 
 
 @contextmanager
-def setting_aside() -> Iterator[None]:
+def temp_write_errors() -> Iterator[None]:
     """As `writing`, for the folder for temporary files, which few people know that they have."""
     try:
         yield

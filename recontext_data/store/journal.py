@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from recontext_data.errors import StoreError
-from recontext_data.records import Reply
+from recontext_data.core.errors import StoreError
+from recontext_data.core.records import Reply
 from recontext_data.store.files import writing
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import DataError, InputError
+from recontext_data.core.errors import DataError, InputError
+from recontext_data.core.tables import LABELS, arrow_schema
 from recontext_data.store import journal
 from recontext_data.store.files import replace_file, writing
-from recontext_data.tables import LABELS, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

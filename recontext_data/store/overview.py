@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from recontext_data.errors import StoreError
+from recontext_data.core.errors import StoreError
 from recontext_data.store.run_folder import RunFolder
 
 _FINGERPRINT = re.compile("[0-9a-f]{16}")

@@ -20,12 +20,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from recontext_data.errors import StoreError
-from recontext_data.records import Reply
+from recontext_data.core.errors import StoreError
+from recontext_data.core.records import Reply
 from recontext_data.store import journal, segments
 from recontext_data.store.files import writing
 from recontext_data.store.key_index import KeyIndex
-from recontext_data.store.spill import Spill
+from recontext_data.store.partitioned_file import PartitionedTempFile
 
 if TYPE_CHECKING:
     import duckdb
@@ -135,8 +135,8 @@ class ReplyStore:
         """
         import polars as pl
 
-        def look(rows: pl.DataFrame, paths: list[Path]) -> Spill:
-            spill = Spill()
+        def look(rows: pl.DataFrame, paths: list[Path]) -> PartitionedTempFile:
+            spill = PartitionedTempFile()
             for some, places in _matching(rows, paths, index, _found()):
                 _sort_by_part(some, places, index, spill)
             return spill
@@ -348,7 +348,7 @@ def _matching(
             yield rows, index.places(rows["key"])
 
 
-def _sort_by_part(rows: "pl.DataFrame", places: "pl.DataFrame", index: KeyIndex, spill: Spill) -> None:
+def _sort_by_part(rows: "pl.DataFrame", places: "pl.DataFrame", index: KeyIndex, spill: PartitionedTempFile) -> None:
     """Puts replies where their part of the list waits; those of a key that stands in several parts in each."""
     pairs = places.select("at", part=index.parts(places["row"])).unique(maintain_order=True)
     for some in pairs.iter_slices(SORTED_AT_ONCE):

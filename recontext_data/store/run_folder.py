@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from recontext_data.errors import InputError, RecontextError, StoreError
+from recontext_data.core.errors import InputError, RecontextError, StoreError
 from recontext_data.store.files import file_digest, replace_file, writing
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _sink(parts: "Iterator[pl.DataFrame]", target: Path) -> None:
 
 
 @contextmanager
-def taken_back(output: Path, run: Path) -> Iterator[None]:
+def remove_empty_on_error(output: Path, run: Path) -> Iterator[None]:
     """Takes back the folders of a build that was refused before it wrote anything, as one without an API key is."""
     made = [folder for folder in (run, run.parent, run.parent.parent, output / "replies", output) if not folder.exists()]
     try:

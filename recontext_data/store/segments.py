@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recontext_data.errors import StoreError
+from recontext_data.core.errors import StoreError
 from recontext_data.store.files import file_digest, writing
 from recontext_data.store.journal import sync_folder
 

@@ -67,7 +67,7 @@ def aside(folder: Path) -> list[Path]:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CheckedFile:
     """One file that `check` has read."""
 
     name: str
@@ -76,7 +76,7 @@ class Found:
     """What was wrong with it and what became of it; None when it is good."""
 
 
-def check(store: ReplyStore) -> Iterator[Found]:
+def check(store: ReplyStore) -> Iterator[CheckedFile]:
     """Reads every file of the store and sets aside what is damaged; what was in that is sampled again when wanted.
 
     Journals whose writers are gone are sealed, the others only read.
@@ -85,7 +85,7 @@ def check(store: ReplyStore) -> Iterator[Found]:
     with writing(store.folder):
         store.seal_abandoned()
     for text in store.warnings[warned:]:
-        yield Found(Path(text.partition(": ")[0]).name, 0, text.partition(": ")[2])
+        yield CheckedFile(Path(text.partition(": ")[0]).name, 0, text.partition(": ")[2])
     for path in segments.listing(store.folder, "journal-*.jsonl"):
         found = _checked_journal(path)
         if found:
@@ -95,25 +95,27 @@ def check(store: ReplyStore) -> Iterator[Found]:
             yield _checked_segment(path)
 
 
-def _checked_journal(path: Path) -> Found | None:
+def _checked_journal(path: Path) -> CheckedFile | None:
     try:
         counts = [(len(lines.rows), len(lines.damaged)) for lines in journal.batches(path)]
     except FileNotFoundError:
         return None  # sealed by its writer
     replies, damaged = (sum(column) for column in zip(*counts, strict=True))
-    return Found(path.name, replies, f"{journal.lines_text(damaged)} damaged; a build is writing to it" if damaged else None)
+    return CheckedFile(
+        path.name, replies, f"{journal.lines_text(damaged)} damaged; a build is writing to it" if damaged else None
+    )
 
 
-def _checked_segment(path: Path) -> Found:
+def _checked_segment(path: Path) -> CheckedFile:
     import polars as pl
 
     if segments.intact(path):
-        return Found(path.name, pl.scan_parquet(path).select(pl.len()).collect().item())
+        return CheckedFile(path.name, pl.scan_parquet(path).select(pl.len()).collect().item())
     corrupt = path.with_name(path.name.replace("segment-", "corrupt-"))
     with writing(path):
         path.rename(corrupt)
         journal.sync_folder(path.parent)
-    return Found(path.name, 0, f"damaged; set aside as {corrupt.name}, and what was in it is sampled again when wanted")
+    return CheckedFile(path.name, 0, f"damaged; set aside as {corrupt.name}, and what was in it is sampled again when wanted")
 
 
 def prunable(store: ReplyStore, which: "pl.Expr") -> "pl.DataFrame":

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recontext_data.errors import InputError
-from recontext_data.policies.model_folder import load_model
+from recontext_data.config.training import Training
+from recontext_data.core.errors import InputError
+from recontext_data.policies.local.model_folder import load_model
 from recontext_data.training.base import Base, base_from, load_4bit
 from recontext_data.training.checks import check_same, largest_difference, probe_logits
-from recontext_data.training.config import Training
 from recontext_data.training.models import TrainedModel
-from recontext_data.training.rows import Row
+from recontext_data.training.rows import TokenizedRow
 
 CONFIG = "adapter_config.json"
 
@@ -57,7 +57,7 @@ def load_trained(model: TrainedModel, *, base: Base | None = None, dtype: str = 
         InputError: an adapter of another base.
         PolicyError: the model cannot be loaded.
     """
-    from recontext_data.policies.model_folder import find_model
+    from recontext_data.policies.local.model_folder import find_model
 
     if not model.is_adapter:
         return load_model(find_model(str(model.path)), dtype=dtype, device=device)
@@ -83,7 +83,7 @@ def merge(model: TrainedModel, target: Path, *, base: Base | None = None) -> Non
 
 
 def compare_saved(
-    model: TrainedModel, rows: Sequence[Row], trained: Sequence[Any], *, base: Base, method: str
+    model: TrainedModel, rows: Sequence[TokenizedRow], trained: Sequence[Any], *, base: Base, method: str
 ) -> dict[str, float]:
     """Reads the saved model back and compares: with the one in memory, and merged with unmerged.
 

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from recontext_data.errors import RecipeError, SetupError, did_you_mean
-from recontext_data.training.config import Training
+from recontext_data.config.training import Training
+from recontext_data.core.errors import RecipeError, SetupError, did_you_mean
 
 OURS = {
     "learning_rate": "training.learning_rate",

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import InputError, PolicyError, RecipeError
-from recontext_data.policies.model_folder import ModelFolder, find_model, first_line, load_model
-from recontext_data.policies.tiny import EMBEDDED, TinyConfig
-from recontext_data.policies.transformers_local import TransformersConfig
-from recontext_data.records import Messages
-from recontext_data.resources import shipped
-from recontext_data.training.config import Training
+from recontext_data.config.training import Training
+from recontext_data.core.errors import InputError, PolicyError, RecipeError
+from recontext_data.core.records import Messages
+from recontext_data.core.resources import shipped
+from recontext_data.policies.local.model_folder import ModelFolder, find_model, first_line, load_model
+from recontext_data.policies.local.transformers import TransformersConfig
+from recontext_data.policies.tiny.policy import EMBEDDED, TinyConfig
 
 if TYPE_CHECKING:
-    from recontext_data.recipe import Recipe
+    from recontext_data.config.recipe import Recipe
 
 TINY = "tiny"
 """The source of the embedded policy."""
@@ -197,8 +197,8 @@ def check_prompts(base: Base, tokenizer: Any, prompts: Sequence[tuple[Messages, 
 
     Transformers may rebuild a tokenizer from the model's type and cut text in other places than the file says.
     """
-    from recontext_data.policies.tiny import TinyPolicy
-    from recontext_data.rendering import encode_prompt
+    from recontext_data.core.chat_template import encode_prompt
+    from recontext_data.policies.tiny.policy import TinyPolicy
 
     numpy_policy = TinyPolicy.load(base.folder.path) if base.sampled_by_numpy and base.chat_template is None else None
     for messages, trained in prompts:

@@ -6,8 +6,8 @@ The rows are checked as the trainer holds them, after everything that TRL did to
 from collections.abc import Sequence
 from typing import Any
 
-from recontext_data.errors import InputError, PolicyError
-from recontext_data.training.rows import IGNORED, Row
+from recontext_data.core.errors import InputError, PolicyError
+from recontext_data.training.rows import IGNORED, TokenizedRow
 
 CHECKED = 1000
 """Rows that are looked at, spread over the dataset."""
@@ -18,7 +18,7 @@ SAME = 1e-5
 """Largest difference of two logits that are to be equal, in fp32."""
 
 
-def check_lengths(rows: Sequence[Row], *, window: int | None, max_length: int | None) -> None:
+def check_lengths(rows: Sequence[TokenizedRow], *, window: int | None, max_length: int | None) -> None:
     """Raises InputError for rows that the model cannot take in whole."""
     if window is None:
         return
@@ -34,7 +34,7 @@ def check_lengths(rows: Sequence[Row], *, window: int | None, max_length: int | 
         )
 
 
-def check_trained_rows(dataset: Any, rows: Sequence[Row], *, end: int, packed: bool) -> float:
+def check_trained_rows(dataset: Any, rows: Sequence[TokenizedRow], *, end: int, packed: bool) -> float:
     """Compares the trainer's rows with ours and returns the share of tokens that loss falls on.
 
     Raises:
@@ -49,7 +49,7 @@ def check_trained_rows(dataset: Any, rows: Sequence[Row], *, end: int, packed: b
     return _share(sum(len(row.completion) for row in rows), sum(len(row) for row in rows))
 
 
-def _check_row(found: Any, row: Row, *, end: int) -> None:
+def _check_row(found: Any, row: TokenizedRow, *, end: int) -> None:
     labels = list(found["labels"])
     if list(found["input_ids"]) != row.input_ids or labels != row.labels:
         raise InputError(f"row {row.row_id}: the trainer changed it; leave out what in training.extra changes the rows")
@@ -61,7 +61,7 @@ def _check_row(found: Any, row: Row, *, end: int) -> None:
         raise InputError(f"row {row.row_id}: the last trained token is not the one that ends a completion")
 
 
-def _check_packed(dataset: Any, rows: Sequence[Row]) -> float:
+def _check_packed(dataset: Any, rows: Sequence[TokenizedRow]) -> float:
     trained = sum(label != IGNORED for packed in dataset["labels"] for label in packed)
     tokens = sum(len(packed) for packed in dataset["input_ids"])
     wanted = (sum(len(row.completion) for row in rows), sum(len(row) for row in rows))
@@ -76,7 +76,7 @@ def _share(trained: int, tokens: int) -> float:
     return trained / tokens
 
 
-def check_padding(trainer: Any, rows: Sequence[Row]) -> None:
+def check_padding(trainer: Any, rows: Sequence[TokenizedRow]) -> None:
     """Raises InputError where a batch would train on padding."""
     pair = [{"input_ids": row.input_ids, "labels": row.labels} for row in (min(rows, key=len), max(rows, key=len))]
     batch = trainer.data_collator(pair)
@@ -99,7 +99,7 @@ def trainable_parameters(model: Any) -> int:
     return int(trainable)
 
 
-def probe_logits(model: Any, rows: Sequence[Row]) -> list[Any]:
+def probe_logits(model: Any, rows: Sequence[TokenizedRow]) -> list[Any]:
     """The logits of a few rows, one at a time, so that no padding takes part."""
     import torch
 

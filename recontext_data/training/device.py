@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from recontext_data.config.training import Training
 from recontext_data.training.arguments import is_main
-from recontext_data.training.config import Training
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from recontext_data.training.base import Base
 from recontext_data.training.models import MODELS, model_folder
-from recontext_data.training.preparing import Job
+from recontext_data.training.preparing import TrainingJob
 
 if TYPE_CHECKING:
-    from recontext_data.loading import Loaded
+    from recontext_data.config.loading import Loaded
 
 
 def job_of(
     loaded: "Loaded", run: Path, manifest: Mapping[str, Any], *, arm: str, seed: int, base: Base, models: str = MODELS
-) -> Job:
+) -> TrainingJob:
     """The training of an arm (by its folder's name) of the run in `run`, whose manifest this is."""
     (facts,) = [one for one in manifest["arms"] if one["name"] == arm]
-    return Job(
+    return TrainingJob(
         recipe=loaded.name,
         arm=arm,
         contexts=(facts["generation_context"], facts["training_context"]),

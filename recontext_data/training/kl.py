@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import DataError, InputError, RecipeError
-from recontext_data.records import content_hash, derive_seed
+from recontext_data.config.training import KL, Training
+from recontext_data.core.errors import DataError, InputError, RecipeError
+from recontext_data.core.records import content_hash, derive_seed
 from recontext_data.store.files import file_digest
 from recontext_data.training.arguments import num_processes
-from recontext_data.training.config import KL, Training
-from recontext_data.training.rows import Row, encode_rows, read_split
+from recontext_data.training.rows import TokenizedRow, encode_rows, read_split
 
 if TYPE_CHECKING:
-    from recontext_data.stages.given import Given
+    from recontext_data.pipeline.external_data import Given
 
 MEASURED = 64
 """Rows of the given set, spread over it, whose KL is measured after training."""
@@ -59,7 +59,7 @@ def read_rows(config: KL) -> list[dict[str, Any]]:
 
 
 def _chats(config: KL) -> "Given":
-    from recontext_data.stages.given import read_given
+    from recontext_data.pipeline.external_data import read_given
 
     try:
         return read_given(config.data, source="kl")
@@ -78,7 +78,7 @@ class Penalty:
     """The rows, their order, and the reference."""
 
     config: KL
-    rows: Sequence[Row]
+    rows: Sequence[TokenizedRow]
     order: Sequence[int]
     pad: int
     reference: Any
@@ -103,11 +103,11 @@ class Penalty:
         order = sorted(range(len(rows)), key=lambda index: derive_seed("kl", seed, index))
         return cls(config.kl, rows, order, int(tokenizer.pad_token_id or 0), reference)
 
-    def batch(self, number: int, size: int) -> list[Row]:
+    def batch(self, number: int, size: int) -> list[TokenizedRow]:
         """The rows of the batch of this number, from 0; after the last row comes the first."""
         return [self.rows[self.order[index % len(self.rows)]] for index in range(number * size, (number + 1) * size)]
 
-    def divergence(self, model: Any, rows: Sequence[Row]) -> tuple[Any, int]:
+    def divergence(self, model: Any, rows: Sequence[TokenizedRow]) -> tuple[Any, int]:
         """The sum of KL(policy || reference) over the completions' tokens in nats, with gradients, and their number."""
         import torch
 
@@ -135,7 +135,7 @@ class Penalty:
     def _as_reference(self, model: Any) -> AbstractContextManager[Any]:
         return model.disable_adapter() if self.reference is None else nullcontext()
 
-    def _tensors(self, rows: Sequence[Row], device: Any) -> tuple[Any, Any, Any]:
+    def _tensors(self, rows: Sequence[TokenizedRow], device: Any) -> tuple[Any, Any, Any]:
         """Tokens, attention, and the positions whose next token is of a completion: [B, T], padded on the right."""
         import torch
 
@@ -171,7 +171,7 @@ def penalised(penalty: Penalty) -> Any:
             added = self.kl.config.weight * total / count / batches
             return (found[0] + added, found[1]) if return_outputs else found + added
 
-        def _next_rows(self) -> list[Row]:
+        def _next_rows(self) -> list[TokenizedRow]:
             step = int(self.state.global_step)
             self._at = (step, self._at[1] + 1 if self._at[0] == step else 0)
             size, batches = self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps

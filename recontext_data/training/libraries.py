@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from recontext_data.errors import SetupError
+from recontext_data.core.errors import SetupError
 
 NEEDED = {
     "full": ("torch", "transformers", "datasets", "accelerate", "trl"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recontext_data.errors import InputError, StoreError
+from recontext_data.core.errors import InputError, StoreError
 
 RECORD = "training.json"
 FORMAT = 1

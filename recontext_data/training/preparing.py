@@ -6,21 +6,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recontext_data.errors import InputError
-from recontext_data.records import content_hash
+from recontext_data.config.training import Training
+from recontext_data.core.errors import InputError
+from recontext_data.core.records import content_hash
 from recontext_data.training import adapters, checks, kl
 from recontext_data.training.arguments import num_processes, sft_config
 from recontext_data.training.base import Base, check_prompts, check_vocabulary, end_tokens
 from recontext_data.training.compact import compact
-from recontext_data.training.config import Training
-from recontext_data.training.rows import Row, dataset_fingerprint, encode_rows, end_token, read_split, training_order, within
+from recontext_data.training.rows import (
+    TokenizedRow,
+    dataset_fingerprint,
+    encode_rows,
+    end_token,
+    read_split,
+    training_order,
+    within,
+)
 
 VALIDATED = 64
 """Validation rows, spread over the split, whose loss is taken before and after."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainingJob:
     """One model to train."""
 
     recipe: str
@@ -60,15 +68,15 @@ def training_content(config: Training) -> dict[str, Any]:
 class Data:
     """The rows of a job in tokens."""
 
-    train: list[Row]
-    validation: list[Row]
+    train: list[TokenizedRow]
+    validation: list[TokenizedRow]
     end: int
     dropped: Counter[str] = field(default_factory=Counter)
     truncated: int = 0
     """Completions that were cut at max_tokens when they were sampled."""
 
 
-def read_data(job: Job, model: Any, tokenizer: Any) -> Data:
+def read_data(job: TrainingJob, model: Any, tokenizer: Any) -> Data:
     """Both splits in tokens, with everything that can be known of them before the trainer is made."""
     check_vocabulary(model, tokenizer, name=job.base.folder.name)
     data = Data([], [], end_token(tokenizer, ends=end_tokens(model, tokenizer)))
@@ -92,7 +100,7 @@ def read_data(job: Job, model: Any, tokenizer: Any) -> Data:
     return data
 
 
-def make_trainer(job: Job, model: Any, tokenizer: Any, *, data: Data, work: Path) -> tuple[Any, list[Row]]:
+def make_trainer(job: TrainingJob, model: Any, tokenizer: Any, *, data: Data, work: Path) -> tuple[Any, list[TokenizedRow]]:
     """TRL's trainer over our rows, and the rows in the order of its dataset."""
     import torch
     from datasets import Dataset
@@ -130,18 +138,18 @@ def make_trainer(job: Job, model: Any, tokenizer: Any, *, data: Data, work: Path
     return trainer, rows
 
 
-def _keep_logs(trainer: Any, job: Job) -> None:
+def _keep_logs(trainer: Any, job: TrainingJob) -> None:
     """TensorBoard's own place is beside the checkpoints, which are removed at the end."""
     for callback in trainer.callback_handler.callbacks:
         if type(callback).__name__ == "TensorBoardCallback" and callback.logging_dir is None:
             callback.logging_dir = str(job.target.parent / "tensorboard" / job.target.name)
 
 
-def _as_dataset(rows: Sequence[Row], dataset: Any) -> Any:
+def _as_dataset(rows: Sequence[TokenizedRow], dataset: Any) -> Any:
     return dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
 
 
-def check_before(job: Job, trainer: Any, tokenizer: Any, *, data: Data, rows: Sequence[Row]) -> float:
+def check_before(job: TrainingJob, trainer: Any, tokenizer: Any, *, data: Data, rows: Sequence[TokenizedRow]) -> float:
     """Everything that is checked on the trainer's own rows; returns the share of tokens that loss falls on."""
     packed = bool(job.config.extra.get("packing"))
     share = checks.check_trained_rows(trainer.train_dataset, rows, end=data.end, packed=packed)
@@ -155,7 +163,7 @@ def check_before(job: Job, trainer: Any, tokenizer: Any, *, data: Data, rows: Se
     return share
 
 
-def dataset_facts(job: Job, data: Data, share: float) -> dict[str, Any]:
+def dataset_facts(job: TrainingJob, data: Data, share: float) -> dict[str, Any]:
     return {
         "fingerprint": content_hash(dataset_fingerprint(job.dataset)),
         "rows": {"train": len(data.train), "validation": len(data.validation)},

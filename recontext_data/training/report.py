@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recontext_data.manifest_prompts import prompt_under
-from recontext_data.records import Messages
+from recontext_data.contexts.stored_prompts import prompt_under
+from recontext_data.core.records import Messages
 from recontext_data.store.files import writing
 from recontext_data.training.base import Base
 from recontext_data.training.models import models_of, read_record
-from recontext_data.training.rows import Prompts, Row
+from recontext_data.training.rows import TokenizedPrompts, TokenizedRow
 from recontext_data.training.watching import PREVIEWED
 
 
@@ -107,7 +107,7 @@ def _rows(one: Trained, tokenizer: Any) -> list[dict[str, Any]]:
 
     split = datasets.load_from_disk(str(one.dataset / "train"))
     picked = range(0, len(split), max(1, len(split) // PREVIEWED))[:PREVIEWED]
-    prompts, tasks = Prompts(tokenizer), _tasks(one.run)
+    prompts, tasks = TokenizedPrompts(tokenizer), _tasks(one.run)
     return [_row(one, dict(row), prompts, tokenizer, tasks) for row in split.select(picked).to_list()]
 
 
@@ -119,10 +119,10 @@ def _tasks(run: Path) -> Any:
     return pl.scan_parquet(path) if path.is_file() else None
 
 
-def _row(one: Trained, raw: dict[str, Any], prompts: Prompts, tokenizer: Any, tasks: Any) -> dict[str, Any]:
+def _row(one: Trained, raw: dict[str, Any], prompts: TokenizedPrompts, tokenizer: Any, tasks: Any) -> dict[str, Any]:
     text = "".join(message["content"] for message in raw["completion"])
     end = one.record["dataset"]["end_token"]
-    row = Row(raw["candidate_id"], prompts.tokens(raw["prompt"]), [*prompts.after(raw["prompt"], text), end])
+    row = TokenizedRow(raw["candidate_id"], prompts.tokens(raw["prompt"]), [*prompts.after(raw["prompt"], text), end])
     return {
         "task_id": raw["task_id"],
         "candidate_id": row.row_id,

@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
-from recontext_data.errors import DataError, InputError
-from recontext_data.records import uniform
-from recontext_data.rendering import encode_prompt, render_prompt
+from recontext_data.core.chat_template import encode_prompt, render_prompt
+from recontext_data.core.errors import DataError, InputError
+from recontext_data.core.records import uniform
 from recontext_data.store.files import file_digest
 
 COLUMNS = ("prompt", "completion")
@@ -25,7 +25,7 @@ _PROBE = "recontext"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TokenizedRow:
     """One row in tokens."""
 
     row_id: str
@@ -101,11 +101,11 @@ def end_token(tokenizer: Any, *, ends: Collection[int]) -> int:
     )
 
 
-def encode_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], *, end: int) -> tuple[list[Row], list[str]]:
+def encode_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], *, end: int) -> tuple[list[TokenizedRow], list[str]]:
     """The rows in tokens, and why others were left out."""
-    kept: list[Row] = []
+    kept: list[TokenizedRow] = []
     drops: list[str] = []
-    prompts = Prompts(tokenizer)
+    prompts = TokenizedPrompts(tokenizer)
     for number, row in enumerate(rows):
         prompt = prompts.tokens(row["prompt"])
         completion = prompts.after(row["prompt"], "".join(message["content"] for message in row["completion"]))
@@ -114,11 +114,11 @@ def encode_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], *, end: int) 
         elif not completion:
             drops.append("the completion is empty")
         else:
-            kept.append(Row(str(row.get("candidate_id", number)), prompt, [*completion, end]))
+            kept.append(TokenizedRow(str(row.get("candidate_id", number)), prompt, [*completion, end]))
     return kept, drops
 
 
-class Prompts:
+class TokenizedPrompts:
     """Prompts in tokens; each is rendered once however many completions it has."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -146,20 +146,20 @@ class Prompts:
         return self._known[key]
 
 
-def within(rows: Sequence[Row], *, limit: int) -> tuple[list[Row], list[str]]:
+def within(rows: Sequence[TokenizedRow], *, limit: int) -> tuple[list[TokenizedRow], list[str]]:
     """The rows of at most `limit` tokens, and a reason for each other. None is cut: half an answer teaches to stop there."""
     kept = [row for row in rows if len(row) <= limit]
     return kept, [f"longer than training.max_length={limit}"] * (len(rows) - len(kept))
 
 
-def training_order(rows: Sequence[Row], *, epochs: int, batch_size: int, seed: int) -> list[int]:
+def training_order(rows: Sequence[TokenizedRow], *, epochs: int, batch_size: int, seed: int) -> list[int]:
     """Row numbers in the order of training, all epochs in a line: mixed by seeded hash of ids, rows of like length together."""
     return [
         index for epoch in range(epochs) for index in _epoch(rows, batch_size, lambda *key, e=epoch: uniform(seed, e, *key))
     ]
 
 
-def _epoch(rows: Sequence[Row], batch_size: int, draw: Callable[..., float]) -> list[int]:
+def _epoch(rows: Sequence[TokenizedRow], batch_size: int, draw: Callable[..., float]) -> list[int]:
     mixed = sorted(range(len(rows)), key=lambda i: (draw("row", rows[i].row_id, i), i))
     batches: list[list[int]] = []
     for start in range(0, len(mixed), batch_size * MEGA_BATCHES):

@@ -20,8 +20,8 @@ from recontext_data.training.base import ONE_THREAD, load_for_training
 from recontext_data.training.card import model_card
 from recontext_data.training.libraries import quiet, versions
 from recontext_data.training.models import FORMAT, RECORD, is_finished, trained_model
-from recontext_data.training.preparing import Data, Job, check_before, dataset_facts, make_trainer, read_data
-from recontext_data.training.rows import Row
+from recontext_data.training.preparing import Data, TrainingJob, check_before, dataset_facts, make_trainer, read_data
+from recontext_data.training.rows import TokenizedRow
 from recontext_data.training.watching import preview, progress_callback
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ READ_BACK = 2_000_000_000
 """Parameters up to which the saved model is read back and compared: above, a second copy may not fit."""
 
 
-class Busy(Exception):
+class TrainingInProgress(Exception):
     """Another process is training this model."""
 
 
-def train(job: Job, *, screen: "Screen", show: bool = True, wait: bool = True) -> dict[str, Any] | None:
+def train(job: TrainingJob, *, screen: "Screen", show: bool = True, wait: bool = True) -> dict[str, Any] | None:
     """Trains one model; None where it is there already.
 
     Raises:
@@ -55,7 +55,7 @@ def train(job: Job, *, screen: "Screen", show: bool = True, wait: bool = True) -
     try:
         lock.acquire(blocking=wait)
     except Timeout:
-        raise Busy from None
+        raise TrainingInProgress from None
     with lock:
         lock.release()  # acquired twice: the `with` holds it
         if is_finished(job.target, request):
@@ -64,7 +64,7 @@ def train(job: Job, *, screen: "Screen", show: bool = True, wait: bool = True) -
         return _train(job, request, screen=screen, show=show)
 
 
-def _train(job: Job, request: Mapping[str, Any], *, screen: "Screen", show: bool) -> dict[str, Any]:
+def _train(job: TrainingJob, request: Mapping[str, Any], *, screen: "Screen", show: bool) -> dict[str, Any]:
     import torch
 
     threads = torch.get_num_threads()
@@ -78,7 +78,7 @@ def _train(job: Job, request: Mapping[str, Any], *, screen: "Screen", show: bool
 class _Run:
     """The steps of one training, in order, and what they leave for the next."""
 
-    def __init__(self, job: Job, request: Mapping[str, Any], screen: "Screen") -> None:
+    def __init__(self, job: TrainingJob, request: Mapping[str, Any], screen: "Screen") -> None:
         self.job, self.request, self.screen = job, request, screen
         self.seconds: dict[str, float] = {}
         self._since = time.perf_counter()
@@ -150,7 +150,7 @@ class _Run:
         if cached is not None:
             trainer.model.config.use_cache = cached
 
-    def _finish(self, trainer: Any, facts: dict[str, Any], *, rows: Sequence[Row], after: Any) -> dict[str, Any]:
+    def _finish(self, trainer: Any, facts: dict[str, Any], *, rows: Sequence[TokenizedRow], after: Any) -> dict[str, Any]:
         """Saves, reads back, and names the folder last."""
         job = self.job
         staging = job.target.with_name(f".{job.target.name}.tmp")
@@ -190,7 +190,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _facts(job: Job, trainer: Any) -> dict[str, Any]:
+def _facts(job: TrainingJob, trainer: Any) -> dict[str, Any]:
     history = trainer.state.log_history
     return {
         "recipe": job.recipe,
@@ -213,7 +213,7 @@ def _facts(job: Job, trainer: Any) -> dict[str, Any]:
     }
 
 
-def _tidy(job: Job, staging: Path) -> None:
+def _tidy(job: TrainingJob, staging: Path) -> None:
     """The base's own tokenizer files; nothing that names this machine."""
     (staging / "training_args.bin").unlink(missing_ok=True)
     (staging / "README.md").unlink(missing_ok=True)

@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import PolicyError
+from recontext_data.core.errors import PolicyError
 from recontext_data.training.arguments import num_processes
 from recontext_data.training.models import is_finished, read_record
-from recontext_data.training.preparing import Job
-from recontext_data.training.sft import Busy, train
+from recontext_data.training.preparing import TrainingJob
+from recontext_data.training.sft import TrainingInProgress, train
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
 
 
-def train_all(jobs: Sequence[Job], *, screen: "Screen") -> list[Mapping[str, Any]]:
+def train_all(jobs: Sequence[TrainingJob], *, screen: "Screen") -> list[Mapping[str, Any]]:
     """The records of the models that were not there before, whoever trained them.
 
     Raises:
@@ -29,13 +29,13 @@ def train_all(jobs: Sequence[Job], *, screen: "Screen") -> list[Mapping[str, Any
     """
     # One of another config must not be found out after hours of training.
     missing = [job for job in jobs if not is_finished(job.target, job.request())]
-    busy: list[Job] = []
+    busy: list[TrainingJob] = []
     shown: set[str] = set()
     for job in missing:
         try:
             train(job, screen=screen, show=job.arm not in shown, wait=num_processes() > 1)
             shown.add(job.arm)
-        except Busy:
+        except TrainingInProgress:
             busy.append(job)
     for job in busy:
         train(job, screen=screen, show=False)

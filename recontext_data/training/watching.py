@@ -5,13 +5,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import PolicyError
+from recontext_data.core.errors import PolicyError
 from recontext_data.reports.arm_parts import pair
 from recontext_data.reports.text import visible
-from recontext_data.training.rows import Row
+from recontext_data.training.rows import TokenizedRow
 
 if TYPE_CHECKING:
-    from recontext_data.reports.progress import Tracker
+    from recontext_data.reports.progress import StageTracker
     from recontext_data.reports.screen import Screen
 
 PREVIEWED = 3
@@ -19,7 +19,7 @@ TAIL = 160
 """Characters of a prompt's end, and of a completion, that the preview shows."""
 
 
-def preview(tokenizer: Any, rows: Sequence[Row], *, arm: str) -> None:
+def preview(tokenizer: Any, rows: Sequence[TokenizedRow], *, arm: str) -> None:
     """Shows on stderr which tokens of three rows loss falls on: decoded from the tokens, not from the text."""
     from rich.text import Text
 
@@ -51,7 +51,7 @@ def _plain(text: str) -> str:
     )
 
 
-def progress_callback(tracker: "Tracker") -> Any:
+def progress_callback(tracker: "StageTracker") -> Any:
     """A trainer's callback that counts steps and ends a training whose loss is no number."""
     from transformers import TrainerCallback
 

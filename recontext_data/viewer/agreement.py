@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from recontext_data.evaluation.agreement import kappa
+from recontext_data.stats.agreement import kappa
 
 
 @dataclass(frozen=True, slots=True)

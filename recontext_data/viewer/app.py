@@ -5,9 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import InputError, RecontextError
+from recontext_data.core.errors import InputError, RecontextError
+from recontext_data.core.tables import LABELS
 from recontext_data.reports import numbers
-from recontext_data.tables import LABELS
 from recontext_data.viewer import candidate as candidates
 from recontext_data.viewer import reports
 from recontext_data.viewer.database import TooSlow
@@ -15,10 +15,10 @@ from recontext_data.viewer.facets import facets
 from recontext_data.viewer.fields import OPERATORS, View
 from recontext_data.viewer.labelling import panel
 from recontext_data.viewer.labelling import routes as labelling_routes
-from recontext_data.viewer.listing import Question, neighbour, page
+from recontext_data.viewer.listing import ListingQuery, neighbour, page
 from recontext_data.viewer.live import newest
-from recontext_data.viewer.look import Look
-from recontext_data.viewer.runs import TABLES, Run
+from recontext_data.viewer.look import RunSnapshot
+from recontext_data.viewer.runs import TABLES, RunTables
 from recontext_data.viewer.security import Guard
 from recontext_data.viewer.site import Site, link, of_view
 from recontext_data.viewer.sql_box import ask
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp
 
-Answer = Callable[[Site, "Request", Look], "Response"]
+Answer = Callable[[Site, "Request", RunSnapshot], "Response"]
 
 STATIC = {"app.js": "text/javascript", "htmx.min.js": "text/javascript", "view.css": "text/css", "icon.svg": "image/svg+xml"}
 
@@ -157,7 +157,7 @@ def _runs(site: Site, request: "Request") -> "Response":
     return site.page(request, "runs.html.j2", rows=rows, others=reports.of_recipes(site.library), run=None)
 
 
-def _overview(site: Site, request: "Request", look: Look) -> "Response":
+def _overview(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     manifest = look.manifest
     return site.page(
         request,
@@ -174,11 +174,11 @@ def _overview(site: Site, request: "Request", look: Look) -> "Response":
     )
 
 
-def _report(site: Site, request: "Request", look: Look) -> "Response":
+def _report(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     return reports.of_request(site, request, look.run)
 
 
-def _state(site: Site, request: "Request", look: Look) -> "Response":
+def _state(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     """What an open page of an unfinished run asks every two seconds."""
     given = request.query_params.get("state", "")
     return site.page(
@@ -186,7 +186,7 @@ def _state(site: Site, request: "Request", look: Look) -> "Response":
     )
 
 
-def _table(request: "Request", look: Look) -> str:
+def _table(request: "Request", look: RunSnapshot) -> str:
     table = str(request.path_params["table"])
     if table not in TABLES:
         raise InputError(f"{table[:40]!r} is no table; known: {', '.join(TABLES)}")
@@ -195,7 +195,7 @@ def _table(request: "Request", look: Look) -> str:
     return table
 
 
-def _rows(site: Site, request: "Request", look: Look) -> "Response":
+def _rows(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     question = site.question(request, look, _table(request, look))
     return site.page(
         request,
@@ -210,14 +210,14 @@ def _rows(site: Site, request: "Request", look: Look) -> "Response":
     )
 
 
-def _own_labels(site: Site, request: "Request", run: Run) -> Callable[[str], list[str]]:
+def _own_labels(site: Site, request: "Request", run: RunTables) -> Callable[[str], list[str]]:
     labels, who = site.looks.labels(run), site.who(request)
     return lambda candidate_id: [
         value for question in ("behaviour", "use") if (value := labels.value(who, candidate_id, question)) is not None
     ]
 
 
-def _facets(site: Site, request: "Request", look: Look) -> "Response":
+def _facets(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     question = site.question(request, look, _table(request, look))
     found = None
     with suppress(TooSlow):  # the list beside it is there all the same
@@ -225,7 +225,7 @@ def _facets(site: Site, request: "Request", look: Look) -> "Response":
     return site.page(request, "facets.html.j2", run=look.run, view=question.view, found=found)
 
 
-def _candidate(site: Site, request: "Request", look: Look) -> "Response":
+def _candidate(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     shown = candidates.find(site.database, look, request.path_params["id"])
     if shown is None:
         raise InputError("candidate: this run has none of that id" if look.counts else "candidate: none is written yet")
@@ -242,7 +242,7 @@ def _candidate(site: Site, request: "Request", look: Look) -> "Response":
     )
 
 
-def _text(site: Site, request: "Request", look: Look) -> "Response":
+def _text(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     start = request.query_params.get("start", "0")
     found = candidates.text(
         site.database,
@@ -256,20 +256,20 @@ def _text(site: Site, request: "Request", look: Look) -> "Response":
     return site.page(request, "text_more.html.j2", run=look.run, text=found, candidate_id=request.path_params["id"])
 
 
-def _history(site: Site, request: "Request", look: Look) -> "Response":
+def _history(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     shown = candidates.find(site.database, look, request.path_params["id"])
     known = candidates.history(site.database, look.run, shown.row["reply_key"]) if shown else None
     return site.page(request, "history.html.j2", run=look.run, known=known)
 
 
-def _go(site: Site, request: "Request", look: Look) -> "Response":
+def _go(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     """To the candidate after or before a row of a view."""
     from starlette.responses import RedirectResponse
 
     question = site.question(request, look)
     row = question.view.after
     here = View("candidates", question.view.where, question.view.search, question.view.sort)
-    question = Question(look, here, question.fields)
+    question = ListingQuery(look, here, question.fields)
     to = neighbour(site.database, question, row, back="back" in request.query_params) if row is not None else None
     if to is None:
         return RedirectResponse(link(look.run, "rows", "candidates", **of_view(here)), status_code=303)
@@ -277,7 +277,7 @@ def _go(site: Site, request: "Request", look: Look) -> "Response":
     return RedirectResponse(link(look.run, "candidate", found[0]["candidate_id"], **of_view(here)), status_code=303)
 
 
-def _task(site: Site, request: "Request", look: Look) -> "Response":
+def _task(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     if "candidates" not in look.sources:
         raise InputError("task: no candidates are written yet")
     task, rows = candidates.of_task(site.database, look, request.query_params.get("id", ""))
@@ -288,7 +288,7 @@ def _task(site: Site, request: "Request", look: Look) -> "Response":
     )
 
 
-def _sql(site: Site, request: "Request", look: Look) -> "Response":
+def _sql(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     sql = request.query_params.get("sql", "")
     answer, wrong = None, ""
     labels = site.looks.labels(look.run)

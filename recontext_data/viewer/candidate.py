@@ -6,15 +6,15 @@ from typing import Any
 
 import orjson
 
-from recontext_data.contexts import NONE
-from recontext_data.manifest_prompts import prompt_under
-from recontext_data.prices import Price, price_of
-from recontext_data.reports.difference import Turn, compare_turns
+from recontext_data.contexts.context import NONE
+from recontext_data.contexts.stored_prompts import prompt_under
+from recontext_data.core.prices import Price, price_of
+from recontext_data.reports.difference import ComparedTurn, compare_turns
 from recontext_data.reports.text import LIMIT
 from recontext_data.viewer.database import Database, name, source
 from recontext_data.viewer.listing import about
-from recontext_data.viewer.look import Look
-from recontext_data.viewer.runs import Run
+from recontext_data.viewer.look import RunSnapshot
+from recontext_data.viewer.runs import RunTables
 
 TEXTS = ("completion", "reasoning")
 """Columns whose texts may be endless; they are read a piece at a time."""
@@ -42,7 +42,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Rewriting:
+class ArmView:
     """What one arm makes of a candidate."""
 
     arm: str
@@ -50,24 +50,24 @@ class Rewriting:
     reason: str
     training: str
     """The context of its row in this arm; the arm's own where it has none; empty where that is not known yet."""
-    turns: list[Turn]
+    turns: list[ComparedTurn]
     """The generation prompt against the training prompt; empty where one is not known yet."""
     is_stored: bool
     """Whether the training prompt is read from the dataset, and not rendered anew."""
 
 
 @dataclass(frozen=True)
-class Shown:
+class CandidatePage:
     """All of a candidate that its page needs."""
 
     row: dict[str, Any]
     texts: list[Text]
     messages: list[dict[str, str]]
     """The task without any context."""
-    prompt: list[Turn]
+    prompt: list[ComparedTurn]
     """What was sampled under; a context that is not known yet is missing from it."""
     knows_context: bool
-    rewritings: list[Rewriting]
+    rewritings: list[ArmView]
     judgements: list[dict[str, Any]]
     siblings: list[dict[str, Any]]
     """All candidates of its task: candidate_id, generation_context, k."""
@@ -75,7 +75,7 @@ class Shown:
     task: dict[str, Any]
 
 
-def find(database: Database, look: Look, candidate_id: str) -> Shown | None:
+def find(database: Database, look: RunSnapshot, candidate_id: str) -> CandidatePage | None:
     """The candidate of that id, if this run has it."""
     if "candidates" not in look.sources:
         return None
@@ -87,7 +87,7 @@ def find(database: Database, look: Look, candidate_id: str) -> Shown | None:
     siblings = (
         f"SELECT candidate_id, generation_context, k, row FROM {look.sources['candidates']} WHERE task_id = ? ORDER BY row"
     )
-    return Shown(
+    return CandidatePage(
         row=row,
         texts=[_text(row, column) for column in TEXTS if row.get(column) is not None],
         messages=task["messages"],
@@ -101,7 +101,7 @@ def find(database: Database, look: Look, candidate_id: str) -> Shown | None:
     )
 
 
-def text(database: Database, look: Look, candidate_id: str, column: str, start: int) -> Text | None:
+def text(database: Database, look: RunSnapshot, candidate_id: str, column: str, start: int) -> Text | None:
     """The next piece of one text; None where there is none."""
     if column not in TEXTS or "candidates" not in look.sources:
         return None
@@ -115,7 +115,7 @@ def text(database: Database, look: Look, candidate_id: str, column: str, start: 
     return Text(column, found[0]["part"], start, found[0]["length"])
 
 
-def of_task(database: Database, look: Look, task_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def of_task(database: Database, look: RunSnapshot, task_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A task and all its candidates, by context and rank, with their judgements; texts cut at `LIMIT`."""
     sql = f"SELECT {_columns(look)} FROM {look.sources['candidates']} c WHERE task_id = ? ORDER BY generation_context, k, row"
     rows = database.rows(sql, [task_id])
@@ -126,7 +126,7 @@ def of_task(database: Database, look: Look, task_id: str) -> tuple[dict[str, Any
     return _task(database, look, task_id), rows
 
 
-def history(database: Database, run: Run, reply_key: str) -> dict[str, Any] | None:
+def history(database: Database, run: RunTables, reply_key: str) -> dict[str, Any] | None:
     """What the reply store knows of a reply: when it was written and what was asked; None where it is not there."""
     from recontext_data.store import journal, segments
 
@@ -152,14 +152,14 @@ def _asked(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"written": row["written"], "asked": [(key, str(value)) for key, value in flat(asked)]}
 
 
-def _columns(look: Look) -> str:
+def _columns(look: RunSnapshot) -> str:
     """Every column, long texts cut, and the lengths of those."""
     columns = look.columns["candidates"]
     shown = [f"substring(c.{name(c)}, 1, {LIMIT}) AS {name(c)}" if c in TEXTS else f"c.{name(c)}" for c in columns]
     return ", ".join(shown + [f"length(c.{name(c)}) AS {name(f'length of {c}')}" for c in TEXTS if c in columns])
 
 
-def _row(database: Database, look: Look, candidate_id: str) -> dict[str, Any] | None:
+def _row(database: Database, look: RunSnapshot, candidate_id: str) -> dict[str, Any] | None:
     sql = f"SELECT {_columns(look)} FROM {look.sources['candidates']} c WHERE c.candidate_id = ?"
     return next(iter(database.rows(sql, [candidate_id])), None)
 
@@ -168,7 +168,7 @@ def _text(row: Mapping[str, Any], column: str) -> Text:
     return Text(column, row[column], 0, row[f"length of {column}"])
 
 
-def _task(database: Database, look: Look, task_id: str) -> dict[str, Any]:
+def _task(database: Database, look: RunSnapshot, task_id: str) -> dict[str, Any]:
     """The task's row; empty messages where tasks are not written yet."""
     if "tasks" in look.sources:
         found = database.rows(f"SELECT * FROM {look.sources['tasks']} WHERE task_id = ?", [task_id])
@@ -177,14 +177,14 @@ def _task(database: Database, look: Look, task_id: str) -> dict[str, Any]:
     return {"task_id": task_id, "split": None, "messages": [], "payload": None}
 
 
-def _rendered(look: Look, row: Mapping[str, Any], context: str) -> list[Any] | None:
+def _rendered(look: RunSnapshot, row: Mapping[str, Any], context: str) -> list[Any] | None:
     """A task's prompt under a context; None where it is not known: the context's text is in the manifest, which comes last."""
     if look.manifest is None and context != NONE:
         return None
     return prompt_under((look.manifest or {}).get("recipe", {}), row, context)
 
 
-def _rewritings(database: Database, look: Look, row: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[Rewriting]:
+def _rewritings(database: Database, look: RunSnapshot, row: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[ArmView]:
     generation = _rendered(look, task, row["generation_context"])
     arms = {arm["name"]: arm for arm in (look.manifest or {}).get("arms", ())}
     selected = about(database, look, "selection", [dict(row)]).get(row["candidate_id"], [])
@@ -193,7 +193,7 @@ def _rewritings(database: Database, look: Look, row: Mapping[str, Any], task: Ma
         under = under or _would_be_under(arms.get(said["arm"]), row["generation_context"])
         after = stored or _rendered(look, task, under)
         turns = compare_turns(generation, after) if generation is not None and after is not None else []
-        yield Rewriting(said["arm"], said["kept"], said["reason"], under, turns, stored is not None)
+        yield ArmView(said["arm"], said["kept"], said["reason"], under, turns, stored is not None)
 
 
 def _would_be_under(arm: Mapping[str, Any] | None, generation: str) -> str:
@@ -202,7 +202,7 @@ def _would_be_under(arm: Mapping[str, Any] | None, generation: str) -> str:
     return str(own[0] if own else (arm or {}).get("training_context", ""))
 
 
-def _stored_prompt(run: Run, arm: str, candidate_id: str) -> tuple[list[dict[str, str]] | None, str]:
+def _stored_prompt(run: RunTables, arm: str, candidate_id: str) -> tuple[list[dict[str, str]] | None, str]:
     """The prompt of the training row as it stands in the dataset, and the name of its context; None where it is not there.
 
     The file is mapped into memory, not read.
@@ -221,7 +221,7 @@ def _stored_prompt(run: Run, arm: str, candidate_id: str) -> tuple[list[dict[str
     return None, ""
 
 
-def _cost(look: Look, row: Mapping[str, Any]) -> float | None:
+def _cost(look: RunSnapshot, row: Mapping[str, Any]) -> float | None:
     """What the reply cost at list price; None where it was not paid by the token or no price is known."""
     recipe = (look.manifest or {}).get("recipe", {})
     policy = recipe.get("policy", {})

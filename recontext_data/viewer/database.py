@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.errors import RecontextError, StoreError
+from recontext_data.core.errors import RecontextError, StoreError
 
 if TYPE_CHECKING:
     import duckdb

@@ -7,7 +7,7 @@ from recontext_data.store.labels import QUESTIONS
 from recontext_data.viewer.alignment import SCOPES
 from recontext_data.viewer.database import Database, name
 from recontext_data.viewer.fields import Sql
-from recontext_data.viewer.listing import Question
+from recontext_data.viewer.listing import ListingQuery
 
 COUNTED = ("generation_context", "role", "finish_reason", "model", "split", "k", "judge", "label", "arm", "kept", "reason")
 """Columns with few values; others are for filters."""
@@ -40,7 +40,7 @@ class Facets:
     """Of the first so many rows alone; None: of all."""
 
 
-def facets(database: Database, question: Question) -> Facets:
+def facets(database: Database, question: ListingQuery) -> Facets:
     """The counts of a view."""
     among = MOST if _is_too_much(question) else None
     sql = _sql(question if among is None else replace(question, window=(0, among - 1)))
@@ -51,14 +51,14 @@ def facets(database: Database, question: Question) -> Facets:
     return Facets(total, [_facet(question, key, found[key]) for key in question.fields if key in found], among)
 
 
-def _is_too_much(question: Question) -> bool:
+def _is_too_much(question: ListingQuery) -> bool:
     """Whether the counts of all rows would take too long. Rows of several files have no first ones."""
     look, table = question.look, question.view.table
     is_asked = bool(question.view.where or question.view.search)
     return is_asked and look.counts[table] > MOST and len(look.run.files(table)) == 1
 
 
-def _facet(question: Question, key: str, values: list[tuple[str | None, int]]) -> Facet:
+def _facet(question: ListingQuery, key: str, values: list[tuple[str | None, int]]) -> Facet:
     if key == "k":
         ordered = sorted(values, key=lambda pair: int(pair[0] or 0))
     else:
@@ -66,7 +66,7 @@ def _facet(question: Question, key: str, values: list[tuple[str | None, int]]) -
     return Facet(key, question.fields[key].title, ordered[:SHOWN], len(ordered[SHOWN:]))
 
 
-def _sql(question: Question) -> Sql:
+def _sql(question: ListingQuery) -> Sql:
     """One statement: the rows that are asked for, narrow, and their counts by each column."""
     where, look = question.where(), question.look
     own = [column for column in COUNTED if column in look.columns[question.view.table]]
@@ -89,7 +89,7 @@ def _sql(question: Question) -> Sql:
 _COUNTED_OF = {"judgements": "label", "selection": "kept"}
 
 
-def _said(question: Question, table: str, *, is_all: bool) -> list[str]:
+def _said(question: ListingQuery, table: str, *, is_all: bool) -> list[str]:
     """Counts of what was said about the hits: by places for those who follow the candidates' order, by ids for the rest."""
     look, scope, column = question.look, SCOPES[table], _COUNTED_OF[table]
     field = f"'{column}@' || {scope}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from recontext_data.errors import InputError, did_you_mean
+from recontext_data.core.errors import InputError, did_you_mean
 from recontext_data.viewer.alignment import Span
 from recontext_data.viewer.database import name
 

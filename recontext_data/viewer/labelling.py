@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode
 
-from recontext_data.errors import InputError, did_you_mean
-from recontext_data.records import content_hash
+from recontext_data.core.errors import InputError, did_you_mean
+from recontext_data.core.records import content_hash
 from recontext_data.store.labels import NOTE, QUESTIONS
 from recontext_data.viewer import candidate as candidates
 from recontext_data.viewer.agreement import agreements
 from recontext_data.viewer.fields import View, parse_where
-from recontext_data.viewer.listing import Question
-from recontext_data.viewer.look import Look
+from recontext_data.viewer.listing import ListingQuery
+from recontext_data.viewer.look import RunSnapshot
 from recontext_data.viewer.queues import MEANINGS, ORDERS, Order, one_in, queue
 from recontext_data.viewer.site import QUEUES_KEPT, Site, link
 
@@ -48,7 +48,7 @@ class Queue:
         return urlencode(pairs)
 
 
-def routes() -> list[tuple[str, Callable[[Site, "Request", Look], "Response"], list[str]]]:
+def routes() -> list[tuple[str, Callable[[Site, "Request", RunSnapshot], "Response"], list[str]]]:
     """Paths below a run, their answers and methods."""
     return [
         ("/label", _label, ["POST"]),
@@ -66,7 +66,7 @@ def _form(request: "Request") -> dict[str, str]:
     return {key: values[-1] for key, values in given.items()}
 
 
-def _label(site: Site, request: "Request", look: Look) -> "Response":
+def _label(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     """Records one label, one note, or both, of a candidate."""
     form, labels, who = _form(request), site.looks.labels(look.run), site.who(request)
     candidate_id, queue = form.get("candidate", ""), _parse(form["queue"]) if form.get("queue") else None
@@ -88,7 +88,7 @@ def _label(site: Site, request: "Request", look: Look) -> "Response":
     return _stay(site, request, look, candidate_id, queue)
 
 
-def _exists(site: Site, look: Look, candidate_id: str) -> bool:
+def _exists(site: Site, look: RunSnapshot, candidate_id: str) -> bool:
     if "candidates" not in look.sources:
         return False
     return bool(
@@ -96,7 +96,7 @@ def _exists(site: Site, look: Look, candidate_id: str) -> bool:
     )
 
 
-def _undo(site: Site, request: "Request", look: Look) -> "Response":
+def _undo(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     """Takes back the event that the form names, which was the reviewer's last one when the page was made."""
     form, labels, who = _form(request), site.looks.labels(look.run), site.who(request)
     here, queue = form.get("candidate", ""), _parse(form["queue"]) if form.get("queue") else None
@@ -119,7 +119,7 @@ def _move(request: "Request", to: str) -> "Response":
     return RedirectResponse(to, status_code=303)
 
 
-def _stay(site: Site, request: "Request", look: Look, candidate_id: str, queue: Queue | None) -> "Response":
+def _stay(site: Site, request: "Request", look: RunSnapshot, candidate_id: str, queue: Queue | None) -> "Response":
     """The panel of the same candidate, as it is now."""
     from starlette.responses import RedirectResponse
 
@@ -131,7 +131,7 @@ def _stay(site: Site, request: "Request", look: Look, candidate_id: str, queue: 
     return site.page(request, "panel_only.html.j2", run=look.run, candidate_id=candidate_id, queue=queue, **values)
 
 
-def panel(site: Site, request: "Request", look: Look, candidate_id: str | None) -> dict[str, Any]:
+def panel(site: Site, request: "Request", look: RunSnapshot, candidate_id: str | None) -> dict[str, Any]:
     """What the panel of a candidate shows."""
     labels = site.looks.labels(look.run)
     rows = labels.about(candidate_id) if candidate_id is not None else []
@@ -166,7 +166,7 @@ def _parse(text: str) -> Queue:
     )
 
 
-def _ids(site: Site, look: Look, wanted: Queue) -> list[str]:
+def _ids(site: Site, look: RunSnapshot, wanted: Queue) -> list[str]:
     """The queue's candidates; made once, since labels that are given meanwhile would shuffle it."""
     key = (look.run.key, look.state, wanted.order, wanted.seed, tuple(wanted.where), wanted.search)
     if key not in site.queues:
@@ -174,13 +174,13 @@ def _ids(site: Site, look: Look, wanted: Queue) -> list[str]:
             raise InputError("queue: no candidates are written yet")
         view = View("candidates", tuple(parse_where(one) for one in wanted.where), wanted.search)
         fields = look.fields("candidates", reviewers=site.looks.labels(look.run).reviewers())
-        site.queues[key] = queue(site.database, Question(look, view, fields), order=wanted.order, seed=wanted.seed)
+        site.queues[key] = queue(site.database, ListingQuery(look, view, fields), order=wanted.order, seed=wanted.seed)
         while len(site.queues) > QUEUES_KEPT:
             site.queues.popitem(last=False)
     return site.queues[key]
 
 
-def _next(site: Site, request: "Request", look: Look, wanted: Queue, after: str | None) -> str | None:
+def _next(site: Site, request: "Request", look: RunSnapshot, wanted: Queue, after: str | None) -> str | None:
     """The first candidate behind `after`, else from the start, that this reviewer has not answered."""
     ids = _ids(site, look, wanted)
     done = site.looks.labels(look.run).answered(site.who(request), wanted.question)
@@ -188,7 +188,7 @@ def _next(site: Site, request: "Request", look: Look, wanted: Queue, after: str 
     return next((one for one in [*ids[place:], *ids[:place]] if one not in done), None)
 
 
-def _queue_page(site: Site, request: "Request", look: Look) -> "Response":
+def _queue_page(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     wanted = _parse(request.url.query)
     ids = _ids(site, look, wanted)
     labels, who = site.looks.labels(look.run), site.who(request)
@@ -213,7 +213,7 @@ def _queue_page(site: Site, request: "Request", look: Look) -> "Response":
     )
 
 
-def _agreement(site: Site, request: "Request", look: Look) -> "Response":
+def _agreement(site: Site, request: "Request", look: RunSnapshot) -> "Response":
     labels = site.looks.labels(look.run)
     rows = labels.rows()
     counts: dict[tuple[str, str], dict[str, int]] = {}

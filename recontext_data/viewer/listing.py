@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from recontext_data.errors import InputError
+from recontext_data.core.errors import InputError
 from recontext_data.viewer.database import Database, name
 from recontext_data.viewer.fields import SEARCHED, Field, Places, Sql, View, condition, field_of, searching
-from recontext_data.viewer.look import Look
+from recontext_data.viewer.look import RunSnapshot
 
 PAGE = 50
 """Rows of a page."""
@@ -37,10 +37,10 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Question:
+class ListingQuery:
     """A view of a table, with all that is needed to ask it."""
 
-    look: Look
+    look: RunSnapshot
     view: View
     fields: Mapping[str, Field]
     window: tuple[int, int] | None = None
@@ -84,7 +84,7 @@ class Question:
         return {"judgements": nothing, "selection": nothing} | self.look.sources
 
 
-def page(database: Database, question: Question, *, size: int = PAGE, seconds: float | None = None) -> Page:
+def page(database: Database, question: ListingQuery, *, size: int = PAGE, seconds: float | None = None) -> Page:
     """One page of rows; of a large table after `seconds` (`SECONDS` unless set) what was found by then.
 
     Raises:
@@ -105,7 +105,7 @@ def page(database: Database, question: Question, *, size: int = PAGE, seconds: f
     return Page(rows, keys[size - 1] if more else None)
 
 
-def _by_windows(database: Database, question: Question, limit: int, seconds: float) -> tuple[list[int], int | None]:
+def _by_windows(database: Database, question: ListingQuery, limit: int, seconds: float) -> tuple[list[int], int | None]:
     """The first rows that match, looked for a stretch at a time, and how far it came where time was up first."""
     end, total = time.monotonic() + seconds, question.look.counts[question.view.table]
     start = 0 if question.view.after is None else question.view.after + 1
@@ -123,19 +123,19 @@ def _by_windows(database: Database, question: Question, limit: int, seconds: flo
     return keys, None
 
 
-def neighbour(database: Database, question: Question, row: int, *, back: bool = False) -> int | None:
+def neighbour(database: Database, question: ListingQuery, row: int, *, back: bool = False) -> int | None:
     """The `row` that comes after a row in a view, or before it; None at the end."""
     sort = _Sort(question, back=back)
     found = _ask(database, question, sort, [sort.beyond(database, row)], 1)
     return found[0] if found else None
 
 
-def _keys(database: Database, question: Question, limit: int) -> list[int]:
+def _keys(database: Database, question: ListingQuery, limit: int) -> list[int]:
     sort, after = _Sort(question), question.view.after
     return _ask(database, question, sort, [sort.beyond(database, after)] if after is not None else [], limit)
 
 
-def _ask(database: Database, question: Question, sort: "_Sort", extra: list[Sql], limit: int) -> list[int]:
+def _ask(database: Database, question: ListingQuery, sort: "_Sort", extra: list[Sql], limit: int) -> list[int]:
     where = question.where(extra)
     sql = f"SELECT c.row FROM {question.source} c {sort.join.text} WHERE {where.text} ORDER BY {sort.order} LIMIT {limit}"
     return [row["row"] for row in database.rows(sql, [*sort.join.parameters, *where.parameters])]
@@ -144,7 +144,7 @@ def _ask(database: Database, question: Question, sort: "_Sort", extra: list[Sql]
 class _Sort:
     """The order of a view: by a column, empty values last, then by place on disk; or the same backwards."""
 
-    def __init__(self, question: Question, *, back: bool = False) -> None:
+    def __init__(self, question: ListingQuery, *, back: bool = False) -> None:
         self.question, self.back = question, back
         key = question.view.sort
         self.is_descending = key.startswith("-") != back
@@ -185,7 +185,7 @@ class _Sort:
         return Sql(f"({self.value} {sign} ? OR ({self.value} = ? AND {further}){last})", (value, value, row))
 
 
-def _texts(database: Database, question: Question, keys: list[int]) -> list[dict[str, Any]]:
+def _texts(database: Database, question: ListingQuery, keys: list[int]) -> list[dict[str, Any]]:
     """The rows of these keys, in their order, texts cut to an excerpt."""
     if not keys:
         return []
@@ -207,7 +207,7 @@ def _excerpt(column: str, type_: str) -> str:
     return f"c.{name(column)}"
 
 
-def _add_what_was_said(database: Database, look: Look, rows: list[dict[str, Any]]) -> None:
+def _add_what_was_said(database: Database, look: RunSnapshot, rows: list[dict[str, Any]]) -> None:
     judged = about(database, look, "judgements", rows)
     selected = about(database, look, "selection", rows)
     for row in rows:
@@ -215,7 +215,9 @@ def _add_what_was_said(database: Database, look: Look, rows: list[dict[str, Any]
         row["selection"] = selected.get(row["candidate_id"], [])
 
 
-def about(database: Database, look: Look, table: str, candidates: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def about(
+    database: Database, look: RunSnapshot, table: str, candidates: list[dict[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
     """The rows of a table about these candidates (`candidate_id` and `row`); none where the table is not written yet."""
     found: dict[str, list[dict[str, Any]]] = {}
     if table not in look.sources or not candidates:
@@ -230,7 +232,7 @@ def about(database: Database, look: Look, table: str, candidates: list[dict[str,
     return found
 
 
-def _of_candidates(look: Look, table: str, candidates: list[dict[str, Any]]) -> Sql:
+def _of_candidates(look: RunSnapshot, table: str, candidates: list[dict[str, Any]]) -> Sql:
     """By places where all who speak in the table follow the candidates' order, else by ids."""
     scopes = look.judges if table == "judgements" else look.arms
     spans = [look.spans.get((table, scope)) for scope in scopes]

@@ -7,7 +7,7 @@ import orjson
 
 from recontext_data.reports.text import LIMIT
 from recontext_data.store import segments
-from recontext_data.viewer.runs import Run
+from recontext_data.viewer.runs import RunTables
 
 TAIL_BYTES = 512 * 1024
 """Of each journal, from its end: a page that looks every two seconds must not read gigabytes."""
@@ -15,7 +15,7 @@ TAIL_BYTES = 512 * 1024
 SHOWN = 20
 
 
-def newest(run: Run) -> list[dict[str, Any]]:
+def newest(run: RunTables) -> list[dict[str, Any]]:
     """The newest replies that are not sealed yet, newest first. The store is shared: another build's may be among them."""
     if run.replies is None:
         return []

@@ -9,7 +9,7 @@ from recontext_data.store.labels import QUESTIONS, Labels
 from recontext_data.viewer.alignment import SCOPES, Span, aligned, scopes
 from recontext_data.viewer.database import Database, TooSlow, name, source
 from recontext_data.viewer.fields import Field, Type
-from recontext_data.viewer.runs import TABLES, Run
+from recontext_data.viewer.runs import TABLES, RunTables
 
 _TYPES: dict[str, Type] = {"BIGINT": "number", "INTEGER": "number", "DOUBLE": "number", "FLOAT": "number", "BOOLEAN": "bool"}
 
@@ -18,10 +18,10 @@ SELECTED: dict[str, Type] = {"kept": "bool", "reason": "text"}
 
 
 @dataclass(frozen=True)
-class Look:
+class RunSnapshot:
     """A run as it is now."""
 
-    run: Run
+    run: RunTables
     state: str
     manifest: dict[str, Any] | None
     sources: dict[str, str]
@@ -60,23 +60,23 @@ class Look:
         return own | {one.key: one for one in said}
 
 
-class Looks:
+class SnapshotCache:
     """The newest look at each run, and the labels of each, loaded where SQL can see them."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._looks: dict[str, Look] = {}
+        self._looks: dict[str, RunSnapshot] = {}
         self._labels: dict[str, Labels] = {}
         self._loaded: dict[str, int] = {}
         self._loading = threading.Lock()
 
-    def labels(self, run: Run) -> Labels:
+    def labels(self, run: RunTables) -> Labels:
         """The labels that go with a run, with what other processes have said since."""
         labels = self._labels.setdefault(str(run.labels), Labels(run.labels))
         labels.refresh()
         return labels
 
-    def of(self, run: Run) -> Look:
+    def of(self, run: RunTables) -> RunSnapshot:
         """The run as it is now."""
         state = run.state()
         look = self._looks.get(run.key)
@@ -85,7 +85,7 @@ class Looks:
         self._load_labels(run, look.sources["labels"])
         return look
 
-    def _make(self, run: Run, state: str) -> Look:
+    def _make(self, run: RunTables, state: str) -> RunSnapshot:
         sources = {table: source(files) for table in TABLES if (files := run.files(table))}
         columns = {table: self._columns(sql) for table, sql in sources.items()}
         counts = {table: self._one(f"SELECT count(*) FROM {sql}") for table, sql in sources.items()}
@@ -97,7 +97,7 @@ class Looks:
             with suppress(TooSlow):  # then all is looked up by id
                 spans = aligned(self.database, sources, speakers)
         sources["labels"] = name(f"labels of {run.labels}")
-        return Look(
+        return RunSnapshot(
             run=run,
             state=state,
             manifest=run.manifest(),
@@ -115,7 +115,7 @@ class Looks:
     def _one(self, sql: str) -> int:
         return int(next(iter(self.database.rows(sql)[0].values())))
 
-    def _load_labels(self, run: Run, table: str) -> None:
+    def _load_labels(self, run: RunTables, table: str) -> None:
         labels = self.labels(run)
         with self._loading:  # DuckDB refuses to replace a table that is being replaced
             revision = labels.revision

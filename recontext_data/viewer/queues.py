@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from recontext_data.viewer.database import Database
 from recontext_data.viewer.facets import repr_
 from recontext_data.viewer.fields import Sql
-from recontext_data.viewer.listing import Question
+from recontext_data.viewer.listing import ListingQuery
 
 Order = Literal["random", "disagreement", "uncertainty"]
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -27,7 +27,7 @@ MEANINGS: dict[Order, str] = {
 }
 
 
-def queue(database: Database, question: Question, *, order: Order, seed: int) -> list[str]:
+def queue(database: Database, question: ListingQuery, *, order: Order, seed: int) -> list[str]:
     """Candidates' ids in the order in which they should be read, `LONGEST` at most."""
     share = one_in(question.look.counts["candidates"]) if order != "random" else 1
     drawn = [Sql(f"hash(c.row, {int(seed)}) % {share} = 0")] if share > 1 else []
@@ -49,7 +49,7 @@ def one_in(candidates: int) -> int:
     return -(-candidates // RANKED)
 
 
-def _disagreement(question: Question) -> Sql:
+def _disagreement(question: ListingQuery) -> Sql:
     """2: some call it the misbehaviour and some do not; 1: the labels differ in another way; below: scores lie apart."""
     look, bad = question.look, question.look.misbehaviour or "hack"
     judged = f"SELECT candidate_id, label, label = ? AS bad, score FROM {look.sources['judgements']}"
@@ -68,7 +68,7 @@ def _disagreement(question: Question) -> Sql:
     )
 
 
-def _uncertainty(question: Question) -> Sql:
+def _uncertainty(question: ListingQuery) -> Sql:
     """3: unscored; 1 to 2: how near a score is to the middle of its judge's range; 0 to 1: how evenly labels are split."""
     source = question.look.sources["judgements"]
     bad = question.look.misbehaviour or "hack"

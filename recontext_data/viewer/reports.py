@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recontext_data.errors import InputError
-from recontext_data.viewer.runs import Library, Run
+from recontext_data.core.errors import InputError
+from recontext_data.viewer.runs import Library, RunTables
 from recontext_data.viewer.site import Site
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _STYLE = re.compile(rb"\A[^\0]{0,4000}?<style>(.*?)</style>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ReportPage:
     """A page."""
 
     key: str
@@ -40,32 +40,32 @@ class Found:
     path: Path
 
 
-def of_run(run: Run) -> list[Found]:
+def of_run(run: RunTables) -> list[ReportPage]:
     """The pages of a run that are there now: the build's, each training's, the evaluation's."""
-    found = [Found("build", "Build", run.path / PAGE)]
+    found = [ReportPage("build", "Build", run.path / PAGE)]
     for path in sorted(run.path.glob(f"*/{PAGE}")):
         folder = path.parent.name
         title = "Evaluation" if folder == "evaluation" else "Training" if folder == "models" else f"Training ({folder})"
-        found.append(Found(folder, title, path))
+        found.append(ReportPage(folder, title, path))
     order = {"Build": 0, "Evaluation": 2}
     inside = [one for one in found if _is_inside(one.path, run.path)]
     return sorted(inside, key=lambda one: (order.get(one.title, 1), one.title))
 
 
-def of_recipes(library: Library) -> list[tuple[str, Found]]:
+def of_recipes(library: Library) -> list[tuple[str, ReportPage]]:
     """Recipes with the pages of their rounds and sweeps; none where one run alone is shown."""
     root = library.output / "runs"
     if library.only is not None or not root.is_dir():
         return []
     return [
-        (path.parents[2].name, Found(f"{kind}-{path.parent.name}", f"{name} {path.parent.name[:8]}", path))
+        (path.parents[2].name, ReportPage(f"{kind}-{path.parent.name}", f"{name} {path.parent.name[:8]}", path))
         for kind, name in KINDS.items()
         for path in sorted(root.glob(f"*/{kind}/*/{PAGE}"))
         if _is_inside(path, root)
     ]
 
 
-def of_request(site: Site, request: "Request", run: Run) -> "Response":
+def of_request(site: Site, request: "Request", run: RunTables) -> "Response":
     """A run's page by the key in the link."""
     return _answer({one.key: one.path for one in of_run(run)}, request.path_params["which"])
 

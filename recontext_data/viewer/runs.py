@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from recontext_data.errors import InputError, did_you_mean
+from recontext_data.core.errors import InputError, did_you_mean
 
 TABLES = ("tasks", "candidates", "judgements", "selection")
 NO_RUNS = ("labels", "rounds", "sweeps")
@@ -18,7 +18,7 @@ NO_RUNS = ("labels", "rounds", "sweeps")
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunTables:
     """One run's folder."""
 
     recipe: str
@@ -76,16 +76,16 @@ class Library:
     """Where runs are looked for: one run, or every run below an output folder."""
 
     output: Path
-    only: Run | None = None
+    only: RunTables | None = None
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RunTables]:
         """The runs, newest first."""
         if self.only is not None:
             return [self.only]
-        found = [Run(path.parent.name, path.name, path) for path in _folders(self.output / "runs")]
+        found = [RunTables(path.parent.name, path.name, path) for path in _folders(self.output / "runs")]
         return sorted(found, key=lambda run: _changed(run.path), reverse=True)
 
-    def get(self, recipe: str, name: str) -> Run | None:
+    def get(self, recipe: str, name: str) -> RunTables | None:
         """The run that a link names, if there is one."""
         return next((run for run in self.runs() if (run.recipe, run.name) == (recipe, name)), None)
 
@@ -118,14 +118,14 @@ def library(output: Path, run: str | None) -> Library:
         return everything
     path = Path(run).expanduser()
     if path.is_dir() and (
-        Run("", "", path).files("candidates") or (path / "manifest.json").exists() or (path / ".lock").exists()
+        RunTables("", "", path).files("candidates") or (path / "manifest.json").exists() or (path / ".lock").exists()
     ):
         whole = path.resolve()
-        return Library(output, Run(whole.parent.name, whole.name, whole))
+        return Library(output, RunTables(whole.parent.name, whole.name, whole))
     return Library(output, _named(everything, run))
 
 
-def _named(everything: Library, run: str) -> Run:
+def _named(everything: Library, run: str) -> RunTables:
     runs = everything.runs()
     for one in runs:
         if run in (one.key, one.name):

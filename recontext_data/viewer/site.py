@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from recontext_data.errors import RecontextError
+from recontext_data.core.errors import RecontextError
 from recontext_data.reports import numbers
 from recontext_data.reports.arm_parts import generated_under, trained_under, which
 from recontext_data.reports.text import cut, one_line, pieces, visible
 from recontext_data.store.labels import NAME
 from recontext_data.viewer.database import Database
 from recontext_data.viewer.fields import View, parse_where
-from recontext_data.viewer.listing import Question
-from recontext_data.viewer.look import Look, Looks
-from recontext_data.viewer.runs import Library, Run
+from recontext_data.viewer.listing import ListingQuery
+from recontext_data.viewer.look import RunSnapshot, SnapshotCache
+from recontext_data.viewer.runs import Library, RunTables
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -44,14 +44,14 @@ class Site:
     """Queues that were asked for: an order must not change under the reader's hands."""
 
     def __post_init__(self) -> None:
-        self.looks = Looks(self.database)
+        self.looks = SnapshotCache(self.database)
         self.templates = _templates()
 
-    def run(self, request: "Request") -> Run | None:
+    def run(self, request: "Request") -> RunTables | None:
         """The run that a link names."""
         return self.library.get(request.path_params["recipe"], request.path_params["name"])
 
-    def question(self, request: "Request", look: Look, table: str = "candidates") -> Question:
+    def question(self, request: "Request", look: RunSnapshot, table: str = "candidates") -> ListingQuery:
         """The view that a link describes.
 
         Raises:
@@ -68,7 +68,7 @@ class Site:
             sort=query.get("sort", ""),
             after=int(after) if re.fullmatch(r"\d{1,18}", after) else None,
         )
-        return Question(look, view, look.fields(table, reviewers=self.looks.labels(look.run).reviewers()))
+        return ListingQuery(look, view, look.fields(table, reviewers=self.looks.labels(look.run).reviewers()))
 
     def who(self, request: "Request") -> str:
         """The reviewer of this browser."""
@@ -101,7 +101,7 @@ class Site:
         self.database.close()
 
 
-def link(run: Run | None, *parts: str, **parameters: Any) -> str:
+def link(run: RunTables | None, *parts: str, **parameters: Any) -> str:
     """The address of a page; every part of it is quoted."""
     at = ["run", run.recipe, run.name] if run is not None else []
     path = "/" + "/".join(quote(str(part), safe="") for part in [*at, *parts])

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recontext_data.errors import InputError
+from recontext_data.core.errors import InputError
 
 SECONDS = 10.0
 INTERRUPT = 0.8

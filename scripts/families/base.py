@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from recontext_data.core.errors import DataError
+from recontext_data.core.records import content_hash, derive_seed
 from recontext_data.environments.problems import Problem, Test
-from recontext_data.errors import DataError
-from recontext_data.records import content_hash, derive_seed
 
 Params = tuple[int | str, ...]
 Arguments = tuple[Any, ...]

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 
-from recontext_data.sandbox import Call, Job, Outcome, Sandbox, open_sandbox
+from recontext_data.sandbox import Call, Sandbox, SandboxJob, SandboxOutcome, open_sandbox
 from tests.forging import PROGRAMS
 
 CALLS = [Call.of("f", 7), Call.of("f", 12), Call.of("f", "ab")]
@@ -25,7 +25,7 @@ SECONDS = 0.6
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def passed(outcome: Outcome) -> bool:
+def passed(outcome: SandboxOutcome) -> bool:
     """As a judge would have it: every call returned what is expected."""
     return outcome.status == "ok" and all(outcome.returned(i, expected) for i, expected in enumerate(EXPECTED))
 
@@ -68,15 +68,15 @@ def files_left() -> list[str]:
 
 def drive(sandbox: Sandbox, names: list[str]) -> None:
     """One line per program."""
-    honest = Job(source=HONEST, calls=CALLS)
-    probe = Job(source="import os", calls=[Call(expression="os.listdir('/tmp')")])
+    honest = SandboxJob(source=HONEST, calls=CALLS)
+    probe = SandboxJob(source="import os", calls=[Call(expression="os.listdir('/tmp')")])
     [outcome] = sandbox.run([honest])
     if not passed(outcome):
         raise SystemExit(f"the honest program does not pass: {outcome}")
     num_processes = len(descendants())
     for name in names or PROGRAMS:
         started = time.monotonic()
-        [outcome] = sandbox.run([Job(source=PROGRAMS[name][1], calls=CALLS, timeout_seconds=SECONDS)])
+        [outcome] = sandbox.run([SandboxJob(source=PROGRAMS[name][1], calls=CALLS, timeout_seconds=SECONDS)])
         seconds = time.monotonic() - started
         after, tmp = sandbox.run([honest, probe])
         report = {

@@ -73,7 +73,7 @@ def f(x):
         "the worker's own files, which the next job will run",
         r"""
 def f(x):
-    for p in ('/job/worker.py', '/job/recontext_data/values.py'):
+    for p in ('/job/worker.py', '/job/recontext_data/core/values.py'):
         open(p, 'a').write('raise SystemExit(0)')
     return 0
 """,
