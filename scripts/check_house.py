@@ -14,19 +14,6 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "recontext_data"
 VERBS = ["build", "preview", "train", "evaluate", "iterate", "sweep"]
 VERBS += ["calibrate", "publish", "view", "status", "replies", "power"]
-    "build",
-    "preview",
-    "train",
-    "evaluate",
-    "iterate",
-    "sweep",
-    "calibrate",
-    "publish",
-    "view",
-    "status",
-    "replies",
-    "power",
-]
 FLOORS = (
     *("core", "stats", "contexts", "sandbox", "store", "reports", "environments", "policies", "judges", "gates", "config"),
     *("pipeline", "training", "publishing", "evaluation", "experiments", "viewer", "api", "cli", "verbs"),
