@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from recontext_data.policies.fake import FakePolicy
 
 _HOMES = {
-    "Candidate": "records",
-    "Context": "contexts",
+    "Candidate": "core.records",
+    "Context": "contexts.context",
     "FakePolicy": "policies.fake",
-    "Judgement": "records",
-    "Recipe": "recipe",
-    "RecontextError": "errors",
-    "Reply": "records",
-    "Request": "records",
-    "Task": "records",
-    "load": "loading",
-    "render": "contexts",
+    "Judgement": "core.records",
+    "Recipe": "config.recipe",
+    "RecontextError": "core.errors",
+    "Reply": "core.records",
+    "Request": "core.records",
+    "Task": "core.records",
+    "load": "config.loading",
+    "render": "contexts.context",
 }
 
 __all__ = [

@@ -19,9 +19,12 @@ from recontext_data.core.errors import RecipeError, did_you_mean
 from recontext_data.reports import modes
 
 TARGETS = {
-    "hub": ("hub", "the Hugging Face Hub or one of your own: datasets, adapters and models"),
-    "openai": ("openai_finetune", "the fine-tuning API of OpenAI or of a server like it: files, jobs and their models"),
-    "file": ("export", "files in the formats that trainers read"),
+    "hub": ("hub.publish", "the Hugging Face Hub or one of your own: datasets, adapters and models"),
+    "openai": (
+        "services.openai_finetune",
+        "the fine-tuning API of OpenAI or of a server like it: files, jobs and their models",
+    ),
+    "file": ("formats.export", "files in the formats that trainers read"),
 }
 """Target -> (module in recontext_data.publishing with `publish(run, options)` and its `OPTIONS`, what it is)."""
 

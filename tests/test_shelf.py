@@ -89,11 +89,11 @@ def test_a_list_is_hashed_as_its_whole() -> None:
 FILLS = """
 import resource, sys
 from recontext_data.core.records import Task
-from recontext_data.store.task_file import Shelf
+from recontext_data.store.task_file import TaskFile
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 def task(i):
     return Task(task_id=str(i), messages=[{"role": "user", "content": f"{i} " * 500}], payload={}, split="train")
-shelf = Shelf(map(task, range(20_000)))
+shelf = TaskFile(map(task, range(20_000)))
 assert sum(len(task.messages[0]["content"]) for task in shelf) > 50_000_000
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """

@@ -203,7 +203,7 @@ def test_numbers_that_share_a_hash_are_refused_before_they_are_hashed_together()
 
 
 def test_a_bare_interpreter_can_import_it() -> None:
-    root = Path(values.__file__).parent.parent
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from recontext_data import values; print(values.encode((1,)))"
+    root = Path(values.__file__).parents[2]
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from recontext_data.core import values; print(values.encode((1,)))"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code, str(root)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "{'tuple': [1]}"
