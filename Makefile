@@ -2,13 +2,13 @@
 # context, and open the report where there is a screen.  test: set up and run the tests.
 # docs: build the documentation into site/, strictly.
 # reproduce: ten seeds, the reversed arm, and best-of-4 by a reward that pays for hacks; long (docs/recipes/code_mc_reproduce.md).
-# check: types, lint, format.  bench: the measurements of benchmarks/.  tiny: train the embedded policy again.
+# check: types, lint, format.  coverage: the tests, and which lines and branches they ran.  bench: the measurements of benchmarks/.  tiny: train the embedded policy again.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo reproduce test check bench docs tiny bank schema clean sandbox
+.PHONY: demo reproduce test coverage check bench docs tiny bank schema clean sandbox
 
 demo: $(VENV)/.local
 	$(BIN)/recontext build recipe=code_mc
@@ -21,6 +21,9 @@ reproduce: $(VENV)/.local
 
 test: $(VENV)/.dev sandbox
 	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+
+coverage: $(VENV)/.dev sandbox
+	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
