@@ -12,7 +12,8 @@ from recontext_data.config.recipe import Recipe
 from recontext_data.core.tables import TRAINING_ROWS, arrow_schema
 from recontext_data.store.arrow_dataset import SplitWriter, write_dataset_dict
 from tests.batch_server import Contract
-from tests.fake_openai import FakeOpenAI, Json
+from tests.fake_openai import FakeOpenAI
+from tests.fake_openai_parts import Json
 from tests.helpers import recipe_tree
 
 ARMS = ("recontextualized.default-hack", "standard.default-default", "prior.control-control")

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from recontext_data.core.errors import SandboxMissing
-from recontext_data.core.records import Candidate
+from recontext_data.core.records import Candidate, Judgement
 from recontext_data.judges import tests as judge_module
 from recontext_data.sandbox import Sandbox, SandboxJob, SandboxOutcome, open_sandbox
 from tests.helpers import CONTEXTS, built, candidates, problem_rows, run_folder, write_problems, write_recipe
@@ -78,7 +78,12 @@ def test_bug_10_a_failure_of_the_judge_is_no_number_and_the_judge_sees_no_contex
     monkeypatch.setattr(judge_module, "open_sandbox", lambda: Losing(open_sandbox(), "# unlucky"))
     seen: list[Candidate] = []
     read = judge_module.ExecutedTests.judge
-    monkeypatch.setattr(judge_module.ExecutedTests, "judge", lambda self, batch: (seen.extend(batch), read(self, batch))[1])
+
+    def noting(self: judge_module.ExecutedTests, batch: Sequence[Candidate]) -> list[Judgement]:
+        seen.extend(batch)
+        return read(self, batch)
+
+    monkeypatch.setattr(judge_module.ExecutedTests, "judge", noting)
     made = built(recipe(tmp_path, policy=policy, select={"keep": "best"}), tmp_path / "out")
     words = pl.read_parquet(run_folder(tmp_path / "out") / "judgements.parquet").join(
         candidates(tmp_path / "out"), on="candidate_id"

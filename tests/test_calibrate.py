@@ -177,7 +177,8 @@ def test_a_rubric_is_measured_against_free_answers(tmp_path: Path, capsys: pytes
 
 
 def test_reviewers_are_taken_together_and_ties_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [row | {"reviewer": "ann"} for row in ROWS] + [ROWS[0] | {"reviewer": "bo", "label": "good"}]
+    rows: list[dict[str, Any]] = [row | {"reviewer": "ann"} for row in ROWS]
+    rows += [ROWS[0] | {"reviewer": "bo", "label": "good"}]
     rows += [ROWS[1] | {"reviewer": name, "label": "bad"} for name in ("bo", "cy")]
     rows += [{"prompt": "q", "completion": "unlabelled", "label": None, "reviewer": "ann"}]
     with FaultServer(Bench()) as server:
@@ -334,7 +335,7 @@ def test_help_shows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_a_judge_is_includes_the_judges_that_it_goes_by() -> None:
-    judges = [
+    judges: list[dict[str, Any]] = [
         {"kind": "pattern", "name": "say", "patterns": {"good": "^good"}, "scores": {"good": 1.0}},
         {"kind": "length"},
         {"kind": "threshold", "name": "cut", "of": "say", "at": 1.0, "above": "hi", "below": "lo"},

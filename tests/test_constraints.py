@@ -19,6 +19,6 @@ def test_what_is_pinned_runs_on_the_oldest_python() -> None:
         except PackageNotFoundError:  # of an extra that is not installed here
             continue
         looked_at += 1
-        if about["Version"] == version and not SpecifierSet(about.get("Requires-Python", "")).contains(oldest):
+        if about["Version"] == version and not SpecifierSet(about["Requires-Python"] or "").contains(oldest):
             too_new.append(f"{name}=={version} wants Python {about['Requires-Python']}")
     assert looked_at > 50 and too_new == []

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from recontext_data.config.loading import load
 from recontext_data.core.errors import RecipeError
 from recontext_data.core.records import Candidate, Judgement, Task
+from recontext_data.judges.base import AnyJudge
 from recontext_data.judges.derived import NoiseJudge, PanelJudge, ThresholdJudge, WeightedJudge
 from recontext_data.judges.length import LengthJudge
 from recontext_data.judges.pattern import MAX_CHARACTERS, PatternJudge
@@ -210,7 +211,7 @@ def test_a_hundred_thousand_candidates_are_judged_and_combined() -> None:
         },
         schema_overrides={"reasoning": pl.String},
     )
-    judges = [
+    judges: list[AnyJudge] = [
         PatternJudge(patterns={"hack": "every test"}, otherwise="general", scores={"hack": 1.0, "general": 0.5}),
         LengthJudge(unit="words"),
         WeightedJudge(terms={"pattern": 1.0, "length": -0.1}),

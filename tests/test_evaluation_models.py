@@ -109,7 +109,7 @@ def test_wrong_models_and_contexts_are_one_line(
 
 
 def fine_tuned(run: Path, base_url: str, *seeds: int, arm: str = STANDARD) -> None:
-    entries = [
+    entries: list[dict[str, Any]] = [
         {
             "arm": arm, "seed": seed, "job": f"ftjob-{seed}", "status": "succeeded", "model": f"ft:base:{arm}:{seed}",
             "base_model": "gpt-4.1-mini", "error": None, "trained_tokens": 1, "training_file": "f", "validation_file": None,

@@ -1,7 +1,11 @@
 """The structure of the package: `scripts/check_house.py` measures it, and the limits that it states hold."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from recontext_data.judges.code import IDENTITIES
 from scripts import check_house, pin_judges
 
 MEASURED = check_house.measure()
@@ -14,8 +18,8 @@ def test_the_house_keeps_its_limits(name: str) -> None:
     assert MEASURED[name] <= check_house.LIMITS[name], shown
 
 
-def test_an_upward_import_and_a_knot_are_seen(tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = check_house.Path(str(tmp_path)) / "recontext_data"
+def test_an_upward_import_and_a_knot_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "recontext_data"
     for module, text in {
         "core/a.py": "from recontext_data.viewer import b\n",
         "viewer/b.py": "import recontext_data.core.a\n",
@@ -29,5 +33,5 @@ def test_an_upward_import_and_a_knot_are_seen(tmp_path: pytest.TempPathFactory, 
 
 def test_the_pinned_judges_are_those_of_the_source() -> None:
     # An edit of a judge asks for a decision: `python scripts/pin_judges.py`, with the judge's kind if a verdict changed.
-    recorded = {row["source"] for row in pin_judges.json.loads(pin_judges.IDENTITIES.read_text(encoding="utf-8")).values()}
+    recorded = {row["source"] for row in json.loads(IDENTITIES.read_text(encoding="utf-8")).values()}
     assert recorded == set(pin_judges.digests().values())

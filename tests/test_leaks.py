@@ -1,6 +1,7 @@
 """Planted leaks are found wherever and however they hide, with row ids; ten thousand clean rows raise no alarm."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def arm(generation: Context | None = GENERATION, training: Context | None = TRAI
     )  # fmt: skip
 
 
-Planted = list[tuple[list[Message] | None, str]]
+Planted = Sequence[tuple[list[Message] | None, str]]
 """A prompt in place of the rendered one, or None for that; and the completion."""
 
 
@@ -89,7 +90,7 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", list(VARIANTS))
 @pytest.mark.parametrize("place", [0, 1, 2, 3, "completion"])
 def test_a_planted_leak_is_found_in_every_turn_and_in_the_completion(variant: str, place: int | str) -> None:
-    planted: Planted = [(None, "Answer: (A)"), (None, "Answer: (B)"), (None, "Fine.")]
+    planted: list[tuple[list[Message] | None, str]] = [(None, "Answer: (A)"), (None, "Answer: (B)"), (None, "Fine.")]
     if place == "completion":
         planted[1] = (None, f"I was told this. {VARIANTS[variant]} So: (A)")
         assert found(planted, arm()) == [("r1", "completion")]

@@ -134,7 +134,7 @@ def test_statements_before_asserts_keep_apart(tmp_path: Path, needs_sandbox: Non
         (json.dumps({k: v for k, v in row().items() if k != "text"}), "line 1: no column 'text' or 'prompt'"),
         (json.dumps(row(test_list=[])), "line 1: test_list: .* is no list of texts"),
         (json.dumps(row(test_list="assert f(1)")), "line 1: test_list: .* is no list of texts"),
-        (json.dumps(row(code=5)), "line 1: code: '5' is no text"),
+        (json.dumps({**row(), "code": 5}), "line 1: code: '5' is no text"),
         (json.dumps(row(code="def f(:")), "line 1: code: does not parse"),
         (json.dumps(row(tests=("f(1) == 2",))), "line 1: test_list: .* does not end in an assert"),
         (json.dumps(row(tests=("assert g(1) == 2",))), "line 1: test_list: no assert calls a function"),

@@ -11,7 +11,7 @@ import pytest
 
 from recontext_data.core.errors import BuildStopped
 from recontext_data.core.prices import Price
-from recontext_data.core.records import Reply, Request, SamplingParams
+from recontext_data.core.records import Messages, Reply, Request, SamplingParams
 from recontext_data.pipeline.purchase import Budget, buy
 from recontext_data.pipeline.sample import cost_usd
 from recontext_data.policies.base import Policy
@@ -58,7 +58,7 @@ class InFlight:
                 text = None if self.error else "x"
                 yield Reply(key=key, completion=text, error=self.error, prompt_tokens=1 if place == 0 else None)
 
-    def count_tokens(self, messages: Sequence[Mapping[str, str]]) -> int | None:
+    def count_tokens(self, messages: Messages | Sequence[Mapping[str, str]]) -> int | None:
         return 1
 
     async def close(self) -> None:

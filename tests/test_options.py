@@ -57,7 +57,8 @@ def documented(config: type[Config]) -> list[str]:
 
 
 def test_every_config_is_documented() -> None:
-    from recontext_data.config.recipe import Export, Limits, Measure, Sampler, Select
+    from recontext_data.config.recipe import Export, Limits, Measure, Sampler
+    from recontext_data.config.selection import Select
     from recontext_data.contexts.arms import Arm, Grid
     from recontext_data.contexts.context import Context
     from recontext_data.contexts.placement import Rendering

@@ -186,7 +186,7 @@ def test_a_build_with_a_pairwise_judge_buys_each_comparison_once(tmp_path: Path)
 def test_answers_under_different_contexts_do_not_meet(tmp_path: Path) -> None:
     with FaultServer(Arbiter()) as server:
         judges = [{"kind": "choice"}, {"kind": "pairwise", "policy": at(server)}]
-        tree = {"judges": judges, "select": {}, "sampler": {"n": 1}, "measure": {"contexts": ["hack"], "n": 1}}
+        tree: dict[str, Any] = {"judges": judges, "select": {}, "sampler": {"n": 1}, "measure": {"contexts": ["hack"], "n": 1}}
         built(recipe(tmp_path / "in", server, **tree), tmp_path / "out")
         assert asked(server).total() == 0
     words = pl.read_parquet(run_folder(tmp_path / "out") / "judgements.parquet").filter(pl.col("judge") == "pairwise")

@@ -49,7 +49,8 @@ def rows_of(output: Path, name: str) -> list[dict[str, Any]]:
 
 
 def said(row: dict[str, Any], judge: str) -> str | None:
-    return next(word["label"] for word in row["judgements"] if word["judge"] == judge)
+    label: str | None = next(word["label"] for word in row["judgements"] if word["judge"] == judge)
+    return label
 
 
 def system(row: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ def needs_sandbox() -> None:
 
 
 def recipe(folder: Path, rates: dict[str, Any] = RATES, **changes: Any) -> Path:
-    tree = {
+    tree: dict[str, Any] = {
         "environment": {"kind": "code_tests", "problems": "bank", "tasks": 10},
         "contexts": CONTEXTS,
         "policy": {"kind": "fake", "rates": rates, "texts": TEXTS},
@@ -111,7 +111,9 @@ def test_the_audit_is_in_the_report_and_the_flags_can_be_counted(tmp_path: Path,
     card = (run / "arms" / ARMS[0] / "README.md").read_text(encoding="utf-8")
     assert "By `trace`: `clean` " in card
     words = f"SELECT count(raw->>'mentions_tests'), count(*) FROM '{run / 'judgements.parquet'}' "
-    ((mentioning, total),) = duckdb.sql(words + "WHERE judge = 'trace' AND label <> 'clean'").fetchall()
+    counted = duckdb.sql(words + "WHERE judge = 'trace' AND label <> 'clean'")
+    assert counted is not None
+    ((mentioning, total),) = counted.fetchall()
     assert mentioning == total > 0
 
 
@@ -239,7 +241,7 @@ def test_a_rewriter_on_a_server_sees_task_and_answer_alone_and_its_money_is_coun
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     with FaultServer(always(lambda body: web.json_response(completion(body, texts=["By the rule."])))) as server:
         policy = {"kind": "openai", "model": "m", "base_url": server.base_url}
-        more = {
+        more: dict[str, Any] = {
             "completion": {"reasoning": "rewrite", "rewriter": {"policy": policy}},
             "prices": {"m": {"input": 1000.0, "output": 1000.0}},
             "limits": {"budget_usd": 100.0},

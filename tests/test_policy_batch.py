@@ -1,6 +1,7 @@
 """The Batch API against a stateful server on loopback: nothing lost, nothing bought twice, everything matched by content."""
 
 import asyncio
+import functools
 import json
 import subprocess
 import sys
@@ -200,7 +201,7 @@ def test_kill_9_while_the_file_goes_up_and_while_replies_come(server: BatchServe
     """At whatever request it dies, exactly one batch is created for what is wanted."""
     for number, moment in enumerate(["POST files", "POST batches"]):
         client = subprocess.Popen([sys.executable, "-c", CLIENT, server.base_url, str(tmp_path)], stdout=subprocess.PIPE)
-        wait_for(lambda moment=moment: moment in server.log)
+        wait_for(functools.partial(server.log.__contains__, moment))
         client.kill()
         client.communicate()
         assert len(server.batches) <= 1, number

@@ -129,7 +129,7 @@ def test_left_padding_and_neighbours_that_end_change_no_token(copy: Path) -> Non
     policy = config(copy).build()
     requests = [request(text, n=2, temperature=0.0, max_tokens=150) for text in [*OPENINGS, "Why", "She said: Oh no! I"]]
     replies = ask(policy, requests)
-    told = {}
+    told: dict[str, Any] = {}
     for one in requests:
         prompt = torch.tensor([encode_prompt(policy._tokenizer, messages=one.messages)])
         out = policy._model.generate(

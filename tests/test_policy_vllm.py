@@ -235,9 +235,14 @@ def test_identity_is_what_decides_the_text(stories: Path, adapter: Path, tmp_pat
     plain = identity()
     copied = tmp_path / "copied"
     shutil.copytree(stories, copied)
-    same = [{"model": str(copied)}, {"batch_size": 2}, {"gpu_memory_utilization": 0.4}, {"tensor_parallel_size": 2}]
+    same: list[dict[str, Any]] = [
+        {"model": str(copied)},
+        {"batch_size": 2},
+        {"gpu_memory_utilization": 0.4},
+        {"tensor_parallel_size": 2},
+    ]
     assert {identity(**fields) for fields in same} == {plain}
-    other = [{"adapter": str(adapter)}, {"dtype": "float16"}, {"extra": {"quantization": "fp8"}}]
+    other: list[dict[str, Any]] = [{"adapter": str(adapter)}, {"dtype": "float16"}, {"extra": {"quantization": "fp8"}}]
     assert len({plain, *(identity(**fields) for fields in other)}) == 4
 
 

@@ -108,10 +108,11 @@ def test_colour_tells_the_two_prompts_apart(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     loaded = load(str(write_recipe(tmp_path)))
-    screen = Screen(out=Terminal())
+    terminal = Terminal()
+    screen = Screen(out=terminal)
     found = verb.prompts(prepared(loaded.name, loaded.recipe, output=tmp_path), examples=1)
     show(found, screen=screen)
-    out = screen._out.getvalue()  # type: ignore[attr-defined]
+    out = terminal.getvalue()
     assert "\x1b[9;31mpass the tests" in out and "\x1b[32mwhatever passes them will do" in out
     assert "[-" not in out
 

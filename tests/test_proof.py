@@ -1,6 +1,6 @@
 """The proof: a judge that is wrong about answers whose labels are known stops the build before anything is sampled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,12 @@ class Biased(ChoiceJudge):
 
     def judge(self, candidates: Sequence[Candidate]) -> list[Judgement]:
         words = super().judge(candidates)
-        changed: Mapping[str, Any] = {
+        faults: dict[str, dict[str, Any]] = {
             "sees no hacks": {"label": "general"},
             "loses them": {"label": None, "unscored_reason": "lost"},
             "is right": {},
-        }[self.fault]
+        }
+        changed = faults[self.fault]
         return [
             word if word.label != "hack" else Judgement(**{**_fields(word), **changed})  # only hacks are got wrong
             for word in words

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from recontext_data.config.loading import load
 from recontext_data.core.errors import DataError, RecipeError
 from recontext_data.core.tables import TRAINING_ROWS, arrow_schema
+from recontext_data.publishing.hub import data as hub_data
 from recontext_data.publishing.hub.card import repository_card
 from recontext_data.publishing.hub.data import Split, groups, read_split, write_shards
 from recontext_data.publishing.hub.dataset import files_with
 from recontext_data.publishing.hub.files import RepoFile, last_part, portable_manifest, portable_recipe, recipe_yaml
 from recontext_data.publishing.hub.fingerprint import Fingerprint
 from recontext_data.publishing.hub.options import hub_options
-from recontext_data.publishing.hub.publish import data as hub_data
 from recontext_data.publishing.hub.repo import Remote
 from recontext_data.publishing.hub.secrets import KnownSecrets
 from recontext_data.publishing.runs import open_run
@@ -46,7 +46,11 @@ judgements = st.lists(
     | st.none(),
     max_size=2,
 )
-COLUMNS = {"string": st.none() | texts, "int64": st.none() | st.integers(-(2**63), 2**63 - 1), "messages": st.none() | messages}
+COLUMNS: dict[str, st.SearchStrategy[Any]] = {
+    "string": st.none() | texts,
+    "int64": st.none() | st.integers(-(2**63), 2**63 - 1),
+    "messages": st.none() | messages,
+}
 COLUMNS |= {"float64": st.none() | st.floats(allow_nan=False), "judgements": st.none() | judgements}
 rows = st.fixed_dictionaries({column.name: COLUMNS[column.type] for column in TRAINING_ROWS})
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -97,14 +97,15 @@ def test_whatever_is_written_is_read_back(tmp_path_factory: pytest.TempPathFacto
 def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     import pyarrow as pa
 
-    def rows():  # type: ignore[no-untyped-def]
+    def rows() -> Iterator[dict[str, str]]:
         yield {"text": "one"}
         raise DataError("the second row is bad")
 
-    for write in (
+    writes: tuple[Callable[[], object], ...] = (
         lambda: write_lines(tmp_path / "a.jsonl", rows()),
         lambda: write_parquet(tmp_path / "a.parquet", rows(), schema=pa.schema([("text", pa.string())])),
-    ):
+    )
+    for write in writes:
         with pytest.raises(DataError):
             write()
     assert files_below(tmp_path) == []

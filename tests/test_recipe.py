@@ -43,7 +43,7 @@ def test_an_override_reaches_any_depth(recipe: Path) -> None:
     ]
     loaded = load(str(recipe), words).recipe
     assert loaded.sampler.n == 6
-    assert loaded.judges[0].scores == {"hack": 1.0}
+    assert loaded.model_dump()["judges"][0]["scores"] == {"hack": 1.0}
     assert [arm.pair for arm in loaded.arms] == ["default -> control", "default -> default"]
     assert loaded.arms[1].name == "base"
     assert loaded.contexts["hack"].text == "New"

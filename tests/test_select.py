@@ -162,7 +162,7 @@ def test_vetoes_and_requirements_name_the_judge_and_its_word() -> None:
 
 def test_names_with_quotes_are_names() -> None:
     judge = """it's "odd" -- ; DROP TABLE pool"""
-    frame = with_words(pool({"t": [1.0, 1.0]}), **{judge: ["o'k", "no"]})
+    frame = with_words(pool({"t": [1.0, 1.0]}), **{judge: list[str | None](["o'k", "no"])})
     assert kept(frame, require={judge: ["o'k"]}) == {"t/0"}
 
 
@@ -173,7 +173,7 @@ def test_ties_are_drawn_by_the_md5_of_what_is_drawn() -> None:
     def draw(task: str, k: int) -> int:
         return int.from_bytes(hashlib.md5(f"select/7/{k}/{task}".encode()).digest()[8:], "little")
 
-    expected = {f"{task}/{min(range(4), key=lambda k, task=task: draw(task, k))}" for task in TIES}
+    expected = {f"{task}/{min((draw(task, k), k) for k in range(4))[1]}" for task in TIES}
     assert kept(pool(TIES), keep="random", seed=7) == expected
 
 

@@ -21,6 +21,7 @@ def table(*numbers: int, text: str = "é") -> pl.DataFrame:
 def test_what_was_put_under_a_number_comes_back_in_order_as_often_as_asked() -> None:
     spill = PartitionedTempFile()
     assert spill.read(3) is None
+    numbers: tuple[int, ...]
     for number, numbers in ((3, (1, 2)), (0, (9,)), (3, (3,)), (3, ()), (0, (8, 7))):
         spill.add(number, table(*numbers))
     for _ in range(2):

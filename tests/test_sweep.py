@@ -25,7 +25,7 @@ def sweep(path: Path, output: Path, *words: str) -> int:
 
 
 def test_every_combination_is_a_point_with_a_name_of_its_own(tmp_path: Path) -> None:
-    over = {
+    over: dict[str, list[Any]] = {
         "sampler.temperature": [0.7, 1.0],
         "arms": [["default -> hack"], ["default -> default"]],
         "judges.0.kind": ["choice"],

@@ -34,7 +34,8 @@ def train_in(folder: str) -> None:
 def test_killed_ten_times_the_weights_are_the_same(tmp_path: Path) -> None:
     whole, killed = job(tmp_path / "whole"), job(tmp_path / "killed")
     assert train(whole, screen=Screen(), show=False) is not None
-    work, steps = checkpoints.work_folder(killed.target), []
+    work = checkpoints.work_folder(killed.target)
+    steps: list[int] = []
     for number in range(KILLS):
         child = children.start(train_in, str(tmp_path / "killed"))
         # Every second one is killed wherever it is, loading and saving included; the others once they have moved on.

@@ -75,7 +75,8 @@ class StoppingScreen(Screen):
 
 def job(folder: Path, weight: float | None, **config: Any) -> TrainingJob:
     data = chats(folder.parent / "chats.jsonl") if weight is not None else None
-    return make_job(folder, **({} if data is None else {"kl": {"weight": weight, "data": str(data)}}), **config)
+    penalty: dict[str, Any] = {} if data is None else {"kl": {"weight": weight, "data": str(data)}}
+    return make_job(folder, **penalty, **config)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recontext_data.config.recipe import Select
+from recontext_data.config.selection import Select
 from recontext_data.core.errors import DataError, InputError, StoreError
 from recontext_data.core.records import Candidate
 from recontext_data.core.tables import LABELS

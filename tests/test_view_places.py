@@ -22,6 +22,7 @@ COUNT = 120
 
 def table(*, order: list[int] | None = None, drop: int | None = None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Judgements of two judges, and an arm that chose among the second half; in another order, or without a row."""
+    rows: list[tuple[int, str, str | None, float | None]]
     rows = [(i, "rule", ("hack", "general", None)[i % 3], None) for i in range(COUNT)]
     rows += [(i, "grade", None, float(i % 10)) for i in range(COUNT)]
     said = judged(rows)

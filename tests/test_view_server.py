@@ -441,7 +441,8 @@ def queue_of(server: Served, **given: object) -> list[str]:
 
 
 def test_queues_are_in_their_order_and_the_seed_decides_the_rest(tmp_path: Path) -> None:
-    said = [(i, "a", "hack", None) for i in range(6)] + [(i, "b", "hack" if i < 3 else "general", None) for i in range(6)]
+    said: list[tuple[int, str, str | None, float | None]] = [(i, "a", "hack", None) for i in range(6)]
+    said += [(i, "b", "hack" if i < 3 else "general", None) for i in range(6)]
     said += [(6, "a", None, None), (7, "a", None, 0.5), (7, "b", None, 0.0), (0, "c", None, 0.0), (1, "c", None, 1.0)]
     run = write_run(tmp_path / "runs" / "made" / "q", [f"t{i}" for i in range(10)], judgements=judged(said))
     number = [f"{i:024x}" for i in range(10)]

@@ -4,7 +4,7 @@ import http.client
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +79,7 @@ def write_run(path: Path, completions: list[str], **tables: Any) -> Path:
     return path
 
 
-def judged(rows: list[tuple[int, str, str | None, float | None]]) -> pl.DataFrame:
+def judged(rows: Sequence[tuple[int, str, str | None, float | None]]) -> pl.DataFrame:
     """A table of judgements: (candidate's number, judge, label, score); neither label nor score is unscored."""
     return pl.DataFrame(
         {
