@@ -1,5 +1,10 @@
 """Recontextualization data: sample under one prompt, train under another, with provenance for every row.
 
+    import recontext_data as rc
+
+    run = rc.load("code_mc", {"sampler.n": 6}).build()
+    run.arm("default -> hack").dataset()
+
 The verbs are commands (`recontext build recipe=code_mc`); the names below are the library. They load when first used.
 """
 
@@ -8,38 +13,122 @@ from typing import TYPE_CHECKING, Any
 from recontext_data.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from recontext_data.config.loading import load
+    from recontext_data.api.recipes import LoadedRecipe, Preview, load
+    from recontext_data.api.rows import RecontextualizedRows, recontextualize
+    from recontext_data.api.runs import EvaluationResults, Run, RunArm, open_run
     from recontext_data.config.recipe import Recipe
     from recontext_data.contexts.context import Context, render
-    from recontext_data.core.errors import RecontextError
-    from recontext_data.core.records import Candidate, Judgement, Reply, Request, Task
+    from recontext_data.core.config import Config
+    from recontext_data.core.errors import (
+        BuildStopped,
+        DataError,
+        GateFailed,
+        InputError,
+        PolicyError,
+        ProofFailed,
+        PublishError,
+        RecipeError,
+        RecontextError,
+        SandboxMissing,
+        SetupError,
+        StoreError,
+    )
+    from recontext_data.core.records import Candidate, Judgement, Reply, Request, SamplingParams, Task
+    from recontext_data.core.row_ledger import LedgerEntry
+    from recontext_data.environments.base import Environment, TaskSet
+    from recontext_data.judges.base import AnyJudge, Asker, Comparer, Deriver, Match, Reader
+    from recontext_data.policies.base import AnyPolicy, Policy
     from recontext_data.policies.fake import FakePolicy
 
 _HOMES = {
+    "AnyJudge": "judges.base",
+    "AnyPolicy": "policies.base",
+    "Asker": "judges.base",
+    "BuildStopped": "core.errors",
     "Candidate": "core.records",
+    "Comparer": "judges.base",
+    "Config": "core.config",
     "Context": "contexts.context",
+    "DataError": "core.errors",
+    "Deriver": "judges.base",
+    "Environment": "environments.base",
+    "EvaluationResults": "api.runs",
     "FakePolicy": "policies.fake",
+    "GateFailed": "core.errors",
+    "InputError": "core.errors",
     "Judgement": "core.records",
+    "LedgerEntry": "core.row_ledger",
+    "LoadedRecipe": "api.recipes",
+    "Match": "judges.base",
+    "Policy": "policies.base",
+    "PolicyError": "core.errors",
+    "Preview": "api.recipes",
+    "ProofFailed": "core.errors",
+    "PublishError": "core.errors",
+    "Reader": "judges.base",
     "Recipe": "config.recipe",
+    "RecipeError": "core.errors",
     "RecontextError": "core.errors",
+    "RecontextualizedRows": "api.rows",
     "Reply": "core.records",
     "Request": "core.records",
+    "Run": "api.runs",
+    "RunArm": "api.runs",
+    "SamplingParams": "core.records",
+    "SandboxMissing": "core.errors",
+    "SetupError": "core.errors",
+    "StoreError": "core.errors",
     "Task": "core.records",
-    "load": "config.loading",
+    "TaskSet": "environments.base",
+    "load": "api.recipes",
+    "open_run": "api.runs",
+    "recontextualize": "api.rows",
     "render": "contexts.context",
 }
 
 __all__ = [
+    "AnyJudge",
+    "AnyPolicy",
+    "Asker",
+    "BuildStopped",
     "Candidate",
+    "Comparer",
+    "Config",
     "Context",
+    "DataError",
+    "Deriver",
+    "Environment",
+    "EvaluationResults",
     "FakePolicy",
+    "GateFailed",
+    "InputError",
     "Judgement",
+    "LedgerEntry",
+    "LoadedRecipe",
+    "Match",
+    "Policy",
+    "PolicyError",
+    "Preview",
+    "ProofFailed",
+    "PublishError",
+    "Reader",
     "Recipe",
+    "RecipeError",
     "RecontextError",
+    "RecontextualizedRows",
     "Reply",
     "Request",
+    "Run",
+    "RunArm",
+    "SamplingParams",
+    "SandboxMissing",
+    "SetupError",
+    "StoreError",
     "Task",
+    "TaskSet",
     "load",
+    "open_run",
+    "recontextualize",
     "render",
 ]
 
@@ -51,3 +140,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(f"recontext_data.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
