@@ -1,6 +1,7 @@
 """The hash of a judge's code: what changes it, and what does not."""
 
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,17 +10,19 @@ from typing import Any
 
 import pytest
 
+from recontext_data.judges import code
 from recontext_data.judges.choice import ChoiceJudge
-from recontext_data.judges.code import code_identity
+from recontext_data.judges.code import code_identity, source_digest
 
 FILES = {
     "__init__.py": "",
-    "records.py": "A = 1\n",
+    "core/__init__.py": "",
+    "core/records.py": "A = 1\n",
     "numbers.py": "from made_up_kit import deeper\n",
     "deeper.py": "X = 1\n",
     "judges/__init__.py": "",
     "judges/one.py": """
-from made_up_kit import records
+from made_up_kit.core import records
 from made_up_kit.judges.reading import read
 
 class Judge:
@@ -69,7 +72,7 @@ def test_an_edit_of_what_the_verdict_comes_from_is_another_judge(name: str, kit:
     assert kit.identity() == before
 
 
-@pytest.mark.parametrize("name", ["judges/stranger.py", "records.py", "deeper.py", "__init__.py", "judges/new.py"])
+@pytest.mark.parametrize("name", ["judges/stranger.py", "core/records.py", "deeper.py", "__init__.py", "judges/new.py"])
 def test_an_edit_elsewhere_is_not(name: str, kit: Kit) -> None:
     """Other judges, the plumbing, and what lies two steps beyond the room."""
     before = kit.identity()
@@ -93,3 +96,11 @@ def test_a_class_typed_into_a_session_has_its_name_alone() -> None:
         subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout for text in (code, code)
     ]
     assert said[0] == said[1] and len(said[0].strip()) == 64
+
+
+def test_a_shipped_judge_is_identified_by_its_pin_until_its_source_is_edited(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = json.loads(code.IDENTITIES.read_text(encoding="utf-8"))["choice"]
+    assert pinned["identity"] == "8455b11972b3d6713191d2abe100150a91dc805747495b7098638f52db08da4b"  # of its first version
+    assert source_digest(ChoiceJudge()) == pinned["source"] != pinned["identity"] == code_identity(ChoiceJudge())
+    monkeypatch.setattr(code, "source_digest", lambda judge: "edited")
+    assert code_identity(ChoiceJudge()) == "edited"

@@ -50,9 +50,9 @@ def test_a_bubblewrap_per_job_holds_against_the_forging_suite_as_every_user(copy
 
 
 TELL = """
-from recontext_data.sandbox import Call, Job, open_sandbox
+from recontext_data.sandbox import Call, SandboxJob, open_sandbox
 with open_sandbox(num_workers=2) as sandbox:
-    outcomes = sandbox.run([Job(source="def f(n): return n * n", calls=[Call.of("f", n)]) for n in range(6)])
+    outcomes = sandbox.run([SandboxJob(source="def f(n): return n * n", calls=[Call.of("f", n)]) for n in range(6)])
     print(sandbox.single, [outcome.value(0) for outcome in outcomes])
 """
 
