@@ -10,92 +10,32 @@ calibrations/ under `output`, where builds find them for as long as the judge st
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-from recontext_data.cli import RUN_OPTIONS, Arguments, guarded, parse
-from recontext_data.core.errors import RecipeError
+from recontext_data.cli import guarded
+from recontext_data.config.options import print_help, read_options, wants_help
+from recontext_data.config.verb_options import CalibrateOptions
 
-OWN = {
-    "judge": ("text", "the name of a judge of the recipe; without a recipe a shipped rubric's name, or the path of one"),
-    "labels": ("file", "Parquet or JSON Lines: candidate_id or prompt and completion; label or score; reviewer if you like"),
-    "positive": ("text", "the label that counts as a find; the recipe's misbehaviour, or `pass`, unless set"),
-    "threshold": (
-        "number",
-        "scores from here on are positive, the judge's and people's; the middle of the judge's range unless set",
-    ),
-    "confidence": ("number", "of every interval; 0.95 unless set"),
-}
+OPTIONS = CalibrateOptions
+OVERRIDES = """
+With a recipe, other options are the recipe's: recontext build recipe=NAME --help. Without one they are the judge's:
+policy.kind=openai policy.model=gpt-4.1-mini sampling.max_tokens=256 retries=0; limits.budget_usd=1 and prices too."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the verb and returns its exit code."""
-    return guarded(_main, sys.argv[1:] if words is None else words)
+    return guarded(_main, words)
 
 
 def _main(words: Sequence[str]) -> int:
-    arguments = parse(words)
-    if arguments.help:
-        return _help()
-    own = dict(word.split("=", 1) for word in arguments.overrides if word.partition("=")[0] in OWN)
-    arguments.overrides = [word for word in arguments.overrides if word.partition("=")[0] not in OWN]
-    for needed in ("judge", "labels"):
-        if not own.get(needed):
-            raise RecipeError(f"{needed}: missing; write calibrate judge=NAME labels=FILE (--help shows every option)")
-    return calibrate(arguments, own)
+    if wants_help(words):
+        print_help(OPTIONS, usage="judge=NAME labels=FILE [recipe=NAME]")
+        print(OVERRIDES)
+        return 0
+    options, overrides = read_options(OPTIONS, words)
+    from recontext_data.evaluation.calibrate_judge import calibrate_judge
 
-
-def _help() -> int:
-    print("usage: recontext calibrate judge=NAME labels=FILE [recipe=NAME] [key=value ...]\n")
-    for option, (type_, meaning) in {**OWN, **RUN_OPTIONS}.items():
-        print(f"{option}: {type_}\n    {meaning}")
-    print(
-        "\nWith a recipe, other options are the recipe's: recontext build recipe=NAME --help. Without one they are the judge's:"
-    )
-    print("policy.kind=openai policy.model=gpt-4.1-mini sampling.max_tokens=256 retries=0; limits.budget_usd=1 and prices too.")
+    calibrate_judge(overrides=overrides, **{name: getattr(options, name) for name in type(options).model_fields})
     return 0
-
-
-def calibrate(arguments: Arguments, own: dict[str, str]) -> int:
-    """Judges the labelled answers, compares, prints and writes.
-
-    Raises:
-        RecontextError: of any kind; replies that came are kept.
-    """
-    from recontext_data.evaluation import measuring
-    from recontext_data.evaluation.labels import read_labels
-    from recontext_data.pipeline.judge_client import JudgeClient
-    from recontext_data.pipeline.judge_forecast import require_askable
-    from recontext_data.pipeline.judge_models import policies_of
-    from recontext_data.reports.screen import Screen
-    from recontext_data.store.calibrations import write
-    from recontext_data.store.run_folder import require_writable
-
-    screen, output = Screen(), arguments.output
-    require_writable(output)
-    bench = measuring.bench_of(arguments, own["judge"])
-    labels = read_labels(Path(own["labels"]).expanduser(), run=bench.run)
-    cut = measuring.cut_of(bench, labels, own)
-    require_askable(bench.judges, list(labels.tasks.values()))
-    policies = policies_of(bench.judges, state=output / "replies" / "batches")
-    with _store(output, is_dry=arguments.dry_run) as store:
-        counsel = JudgeClient(policies, store=store, limits=bench.limits, prices=bench.prices, screen=screen)
-        if arguments.dry_run:
-            measuring.forecast(bench, labels, counsel, screen)
-            return 0
-        words = measuring.judged(bench, labels, counsel)
-    facts = measuring.facts(bench, labels, words, cut, policies)
-    screen.calibration(facts, path=write(output, facts))
-    return 0
-
-
-def _store(output: Path, *, is_dry: bool) -> Any:
-    from contextlib import nullcontext
-
-    from recontext_data.store.replies import ReplyStore
-
-    store = ReplyStore(output / "replies")
-    return nullcontext(store) if is_dry else store
 
 
 if __name__ == "__main__":

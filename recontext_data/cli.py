@@ -1,4 +1,4 @@
-"""The command line's common ground: `recontext VERB key=value ...`, options, errors and exit codes.
+"""The command line: `recontext VERB key=value ...`, its errors and exit codes.
 
 Exit codes: 0 done, 1 the job failed or a limit ended it, 2 the input or the set-up is wrong, 130 interrupted.
 """
@@ -6,11 +6,10 @@ Exit codes: 0 done, 1 the job failed or a limit ended it, 2 the input or the set
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from recontext_data.core.errors import RecipeError, RecontextError, did_you_mean
+from recontext_data.core.version import __version__
 from recontext_data.reports import modes
 
 # Pydantic looks for plugins by reading every installed package's metadata, a tenth of a second where there are many; one
@@ -36,86 +35,16 @@ VERBS = {
     "power": "what an evaluation can see: from rates, tasks and seeds to the smallest visible effect",
 }
 HELP = ("-h", "--help", "help")
-
-HELP_RECIPE = "code_mc"
-"""Whose values `--help` shows when no recipe is named."""
+VERSION = ("-V", "--version", "version")
 
 
-@dataclass
-class Arguments:
-    """A command line, taken apart: `recipe=`, the run options, and everything else as overrides of the recipe."""
+def guarded(job: Callable[[Sequence[str]], int], words: Sequence[str] | None) -> int:
+    """Runs a verb in the mode that `screen=` says; a known error becomes one line on stderr and its exit code.
 
-    recipe: str | None = None
-    output: Path = Path()
-    dry_run: bool = False
-    help: bool = False
-    overrides: list[str] = field(default_factory=list)
-
-
-RUN_OPTIONS = {
-    "recipe": ("text", "the name of a shipped recipe, or a path to a YAML file"),
-    "output": ("folder", "where runs/ and replies/ are; the working directory unless set"),
-    "dry_run": ("true | false", "print what would be sampled and what it would cost; nothing is sent or written"),
-    **modes.OPTION,
-}
-
-
-def parse(words: Sequence[str]) -> Arguments:
-    """The words of a command line.
-
-    Raises:
-        RecipeError: a word is no key=value, or a run option has a wrong value.
+    Words of None are those of the process.
     """
-    arguments = Arguments()
-    for word in words:
-        key, equals, value = word.partition("=")
-        if word in HELP:
-            arguments.help = True
-        elif not equals:
-            raise RecipeError(
-                f"{word!r} is no option; write key=value, such as recipe={word.lstrip('-') or 'code_mc'}, or --help"
-            )
-        elif key == "recipe":
-            arguments.recipe = value
-        elif key == "output":
-            arguments.output = Path(value).expanduser()
-        elif key == "dry_run":
-            arguments.dry_run = flag(key, value)
-        else:
-            arguments.overrides.append(word)
-    return arguments
-
-
-def flag(key: str, value: str) -> bool:
-    """The value of a key that is true or false.
-
-    Raises:
-        RecipeError: it is neither.
-    """
-    if value.lower() not in ("true", "false"):
-        raise RecipeError(f"{key}: {value!r} will not do; write {key}=true or {key}=false")
-    return value.lower() == "true"
-
-
-def seed_list(text: str) -> list[int]:
-    """`0,1,2` or `0-9`.
-
-    Raises:
-        RecipeError: it is neither.
-    """
-    seeds: list[int] = []
-    for part in text.strip("[] ").split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            raise RecipeError(f"seeds={text}: will not do; write numbers such as seeds=0,1,2 or seeds=0-9")
-        seeds += range(int(first), int(last or first) + 1)
-    return seeds
-
-
-def guarded(job: Callable[[Sequence[str]], int], words: Sequence[str]) -> int:
-    """Runs a verb in the mode that `screen=` says; a known error becomes one line on stderr and its exit code."""
     try:
-        rest, mode = modes.take_out(words)
+        rest, mode = modes.take_out(sys.argv[1:] if words is None else words)
     except RecipeError as error:
         return fail(error)
     try:
@@ -162,10 +91,14 @@ def main(words: Sequence[str] | None = None) -> int:
     if not given or given[0] in HELP:
         print("usage: recontext VERB [key=value ...]\n")
         print("\n".join(f"  {verb:9} {meaning}" for verb, meaning in VERBS.items()))
-        print("\n`recontext VERB --help` shows every option; `recontext build` alone lists the recipes.")
+        print("\n`recontext VERB --help` shows every option; `recontext build` alone lists the recipes;")
+        print("`recontext --version` prints the version.")
         return 0
     verb, *rest = given
+    if verb in VERSION:
+        print(f"recontext_data {__version__}")
+        return 0
     if verb not in VERBS:
-        return guarded(lambda words: fail(RecipeError(f"{verb!r} is no verb; {did_you_mean(verb, VERBS)}")), rest)
+        return guarded(lambda words: fail(RecipeError(f"{verb!r} is not a verb; {did_you_mean(verb, VERBS)}")), rest)
     module: Any = __import__(f"recontext_data.{verb}", fromlist=["main"])
     return int(module.main(rest))

@@ -21,14 +21,14 @@ FLOORS = (
 """Rooms from the ground up. A module imports from its own room and from rooms below it."""
 
 LIMITS = {
-    "upward imports": 2,
+    "upward imports": 0,
     "rooms in an import knot": 0,
     "repeated public class names": 0,
     "uses of Any": 1000,
     "lines of source": 41_300,
     "lines of the longest module": 400,
     "lines of the longest function": 50,
-    "lines of the longest verb": 391,
+    "lines of the longest verb": 60,
 }
 
 

@@ -17,12 +17,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from a checkout that is not installed
 
-from recontext_data.cli import HELP_RECIPE, RUN_OPTIONS, VERBS  # noqa: E402
-from recontext_data.config.help import build_help, configs_in, plain, type_text  # noqa: E402
+from recontext_data.cli import VERBS  # noqa: E402
+from recontext_data.config.help import HELP_RECIPE, build_help, configs_in, plain  # noqa: E402
 from recontext_data.config.loading import load  # noqa: E402
+from recontext_data.config.options import RecipeOptions, VerbOptions, help_lines  # noqa: E402
 from recontext_data.core import tables  # noqa: E402
 from recontext_data.core.config import Config  # noqa: E402
 from recontext_data.core.field_docs import field_docs  # noqa: E402
+from recontext_data.core.validation import type_words  # noqa: E402
+from recontext_data.publishing.targets import TARGETS, target_of  # noqa: E402
+from recontext_data.reports import modes  # noqa: E402
 
 OPTIONS = ROOT / "docs" / "options.md"
 HELP = ROOT / "recipes" / "help.txt"
@@ -56,28 +60,28 @@ def options_page() -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
+RUN_OPTIONS = {**help_lines(RecipeOptions), **modes.OPTION}
+
+
 def _verbs() -> Iterator[str]:
     yield "Every verb that reads a recipe:\n"
     yield _rows(RUN_OPTIONS)
     for verb in VERBS:
-        own = _own(verb)
-        if own:
-            yield f"### recontext {verb}\n\n{VERBS[verb][0].upper()}{VERBS[verb][1:]}.\n"
-            yield _rows(own)
-    from recontext_data.publish import TARGETS
-
-    for target, (module, meaning) in TARGETS.items():
+        for name, own in options_of_verb(verb).items():
+            if own:
+                yield f"### recontext {name}\n\n{VERBS[verb][0].upper()}{VERBS[verb][1:]}.\n"
+                yield _rows(own)
+    for target, (_, meaning) in TARGETS.items():
         yield f"### recontext publish to={target}\n\nTo {meaning}.\n"
-        yield _rows(import_module(f"recontext_data.publishing.{module}").OPTIONS)
+        yield _rows(help_lines(target_of(target).OPTIONS))
 
 
-def _own(verb: str) -> Mapping[str, tuple[str, str]]:
-    """The options that are this verb's alone."""
-    module = import_module(f"recontext_data.{verb}")
-    found: Mapping[str, Any] = getattr(module, "OPTIONS", None) or getattr(module, "OWN", None) or {}
-    if verb == "preview":
-        return {"examples": module.EXAMPLES}
-    return {key: line for key, line in found.items() if key not in RUN_OPTIONS}
+def options_of_verb(verb: str) -> Mapping[str, Mapping[str, tuple[str, str]]]:
+    """The options that are this verb's alone, by the words after `recontext`."""
+    found: type[VerbOptions] | tuple[type[VerbOptions], ...]
+    found = getattr(import_module(f"recontext_data.{verb}"), "OPTIONS", ())
+    kinds = found if isinstance(found, tuple) else (found,)
+    return {kind.verb: {k: line for k, line in help_lines(kind).items() if RUN_OPTIONS.get(k) != line} for kind in kinds}
 
 
 def _rows(options: Mapping[str, tuple[str, str]]) -> str:
@@ -95,7 +99,7 @@ def _config(config: type[Config], prefix: str, *, seen: set[type[Config]]) -> It
         deeper += [(f"{prefix}{name}", one) for one in inner]
         default = "required" if info.is_required() else _default(info.get_default(call_default_factory=True), inner=bool(inner))
         key = f"`{name}`" if name != "kind" else f"`kind: {info.default}`"
-        lines.append(f"| {key} | {_cell(type_text(info))} | {default} | {_cell(docs.get(name) or _about(name, inner))} |")
+        lines.append(f"| {key} | {_cell(type_words(info))} | {default} | {_cell(docs.get(name) or _about(name, inner))} |")
     if prefix or not seen:
         about = " ".join((config.__doc__ or "").split("\n\n")[0].split())
         yield f"{_escape(about)}\n"

@@ -331,7 +331,7 @@ def test_what_is_missing_on_the_command_line_is_said(tmp_path: Path, capsys: pyt
 def test_help_shows_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert verb.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(f"\n{option}: " in f"\n{shown}" for option in verb.OWN)
+    assert all(f"\n{option}: " in f"\n{shown}" for option in verb.OPTIONS.model_fields)
 
 
 def test_what_a_judge_is_includes_the_judges_that_it_goes_by() -> None:

@@ -16,10 +16,13 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from recontext_data.cli import HELP, HELP_RECIPE, RUN_OPTIONS, VERBS, main, parse
-from recontext_data.config.help import build_help
+from recontext_data.cli import HELP, VERBS, main
+from recontext_data.config.help import HELP_RECIPE, build_help
 from recontext_data.config.loading import load, shipped_recipes
+from recontext_data.config.options import VerbOptions, by_key, fields_of
 from recontext_data.config.recipe import Recipe
+from recontext_data.config.verb_options import BuildOptions
+from recontext_data.publishing.targets import target_of
 from recontext_data.reports import modes
 from scripts.make_options import FORMATS, OPTIONS, formats_page, options_page, with_files
 from scripts.make_options import HELP as HELP_TEXT
@@ -124,39 +127,22 @@ def test_every_command_is_one(where: str, words: list[str], place: Path, monkeyp
     assert verb in VERBS, f"{where}: {verb}"
     rest = [word for word in rest if word not in HELP and not re.fullmatch(r"\[.*|.*\.\.\.\]?", word)]
     rest = [word.replace("recipe=NAME", "recipe=code_mc").replace("to=TARGET", "to=file") for word in modes.take_out(rest)[0]]
-    known = keys_of(verb, rest)
-    if known is None:
-        arguments = parse([word for word in rest if word.partition("=")[0] not in verb_keys(verb) or is_recipes(word)])
-        load(arguments.recipe or "code_mc", arguments.overrides)
-        return
-    for word in rest:
-        assert word.partition("=")[0] in known or "=" not in word, f"{where}: {word}"
+    kind, known = options_of(verb, rest)
+    given = by_key([word for word in rest if "=" in word], kind)
+    overrides = [f"{key}={text}" for key, text in given.items() if key not in known or (key == "arms" and text[:1] == "[")]
+    if kind.takes_overrides and verb != "calibrate":
+        load(given.get("recipe", "code_mc"), overrides)
+    else:
+        assert {word.partition("=")[0] for word in overrides} <= {"policy.kind", "policy.model"}, f"{where}: {overrides}"
 
 
-def is_recipes(word: str) -> bool:
-    """`arms=` is train's own, but in brackets it is the recipe's; `recipe=` is everybody's."""
-    return word.startswith(("arms=[", "recipe="))
-
-
-def verb_keys(verb: str) -> set[str]:
-    from scripts.make_options import _own
-
-    return set(_own(verb))
-
-
-def keys_of(verb: str, words: list[str]) -> set[str] | None:
-    """The keys that a verb knows; None where it takes a recipe's."""
-    if verb == "publish":
-        target = next((word.removeprefix("to=") for word in words if word.startswith("to=")), "file")
-        from recontext_data.publish import TARGETS
-
-        options = importlib.import_module(f"recontext_data.publishing.{TARGETS[target][0]}").OPTIONS
-        return {"to", "run", *RUN_OPTIONS, *options}
-    if verb == "replies":
-        return {"task", "context", "k", "before", "model", *RUN_OPTIONS}
-    if verb == "calibrate":
-        return {*verb_keys(verb), *RUN_OPTIONS, "policy.kind", "policy.model"}
-    return {*verb_keys(verb), *RUN_OPTIONS} if verb in ("power", "view", "status") else None
+def options_of(verb: str, words: list[str]) -> tuple[type[VerbOptions], set[str]]:
+    """The options of a command, and their keys."""
+    found = importlib.import_module(f"recontext_data.{verb}").OPTIONS if verb != "build" else BuildOptions
+    if isinstance(found, tuple):
+        found = next((kind for kind in found if words and kind.verb == f"{verb} {words[0]}"), found[0])
+    target = next((word.removeprefix("to=") for word in words if word.startswith("to=")), None) if verb == "publish" else None
+    return found, {*fields_of(found), *(fields_of(target_of(target).OPTIONS) if target else {})}
 
 
 @pytest.mark.parametrize("block", [b for b in blocks("yaml") if b.page not in OWN_TESTS], ids=ident)

@@ -149,7 +149,7 @@ def test_killed_in_build_in_training_and_between_the_weights_are_the_same(whole:
         ),
         ("rounds=0", "rounds.count"),
         ("rounds.start=last", "rounds.start"),
-        ("workers=none", "workers=none: will not do; write a number from 1 to 64"),
+        ("workers=none", "workers=none: must be an integer from 1 to 64"),
         ("models=../x", "models=../x: becomes a folder"),
         ("evaluation.split=train", "evaluation.split=train: the arms are trained on tasks of the split train"),
     ],

@@ -44,14 +44,15 @@ def test_the_mode_is_taken_out_of_the_words(mode: str) -> None:
     assert modes.take_out(["recipe=x", f"screen={mode}", "sampler.n=2"]) == (["recipe=x", "sampler.n=2"], mode)
 
 
-def test_the_last_mode_counts_and_none_is_auto() -> None:
-    assert modes.take_out(["screen=json", "screen=plain"]) == ([], "plain")
+def test_a_mode_is_given_once_and_none_is_auto() -> None:
+    with pytest.raises(RecipeError, match="screen: given twice; write it once"):
+        modes.take_out(["screen=json", "screen=plain"])
     assert modes.take_out(["recipe=x"]) == (["recipe=x"], "auto")
 
 
 def test_an_unknown_mode_is_one_line_that_names_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(lambda words: 0, ["screen=jsno"]) == 2
-    assert capsys.readouterr().err == "error: screen=jsno: is no way to speak; did you mean 'json'?\n"
+    assert capsys.readouterr().err == "error: screen=jsno: must be auto | rich | plain | quiet | json; did you mean 'json'?\n"
 
 
 def test_the_mode_ends_with_the_command() -> None:
@@ -121,7 +122,7 @@ def test_an_error_in_json_is_an_event_with_its_exit_code(capsys: pytest.CaptureF
 
 def test_an_unknown_verb_speaks_json_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bild", "screen=json"]) == 2
-    assert objects(capsys.readouterr().err)[0]["text"] == "'bild' is no verb; did you mean 'build'?"
+    assert objects(capsys.readouterr().err)[0]["text"] == "'bild' is not a verb; did you mean 'build'?"
 
 
 def test_quiet_leaves_results_and_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +130,7 @@ def test_quiet_leaves_results_and_errors(tmp_path: Path, capsys: pytest.CaptureF
     seen = capsys.readouterr()
     assert seen.err == "" and f"datasets  {tmp_path}/runs/code_mc/" in seen.out
     assert main(["build", "recipe=code_mc", "sampler.n=0", "screen=quiet"]) == 2
-    assert "sampler.n: 0 will not do" in capsys.readouterr().err
+    assert "sampler.n=0: must " in capsys.readouterr().err
 
 
 def test_quiet_keeps_warnings() -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from recontext_data import build as verb
-from recontext_data.config.help import configs_in, keys_at, options
+from recontext_data.config.help import configs_in, keys_at, options_of
 from recontext_data.config.loading import load, shipped_recipes
 from recontext_data.config.recipe import ENVIRONMENTS, Recipe
 from recontext_data.core.config import Config
@@ -27,7 +27,7 @@ def help_text(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def rows(*words: str, recipe: str = "code_mc") -> dict[str, Any]:
-    return {option.key: option for option in options(load(recipe, words))}
+    return {option.key: option for option in options_of(load(recipe, words))}
 
 
 def test_help_shows_type_value_origin_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,7 +36,7 @@ def test_help_shows_type_value_origin_and_meaning(capsys: pytest.CaptureFixture[
     assert "sampler.temperature = 1.0   [code_mc.yaml]   number >= 0" in text
     assert 'select.keep = "all"   [code_mc.yaml]   all | random | best' in text
     assert "limits.max_failure_rate = 0.05   [default]   number >= 0 <= 1" in text
-    assert "recipe: text\n    the name of a shipped recipe" in text
+    assert "recipe: text | null\n    The name of a shipped recipe" in text
     assert "dry_run: true | false" in text
 
 

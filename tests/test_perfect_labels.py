@@ -209,8 +209,8 @@ def test_rewrites_that_fail_are_dropped_with_the_words_of_the_failure(tmp_path: 
         ),
         (rewriter(replies=["x"]) | {"reasoning": "keep"}, "completion.rewriter: goes with completion.reasoning=rewrite"),
         (rewriter(replies=["x"]) | {"marks": "beside"}, "completion.marks: `beside` is in no row"),
-        ({"reasoning": "dropp"}, "completion.reasoning: 'dropp' will not do"),
-        ({"marks": "thinks"}, "completion.marks: 'thinks' will not do"),
+        ({"reasoning": "dropp"}, "completion.reasoning='dropp': must "),
+        ({"marks": "thinks"}, "completion.marks='thinks': must "),
         ({"reasonin": "drop"}, "completion.reasonin: unknown key; did you mean 'reasoning'?"),
         (
             {"reasoning": "rewrite", "rewriter": {"policy": {"kind": "openai_batch", "model": "m"}}},

@@ -79,8 +79,8 @@ def test_given_data_is_shown_under_its_training_context(tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["examples=0"], "examples=0: will not do; write a number from 1 to 50"),
-        (["examples=many"], "examples=many: will not do"),
+        (["examples=0"], "examples=0: must be an integer from 1 to 50"),
+        (["examples=many"], "examples=many: must be an integer"),
         (["contexts.hack.system_append=x"], "found system and system_append"),
         (["sampler.n=0"], "sampler.n"),
     ],
@@ -98,6 +98,7 @@ def test_colour_tells_the_two_prompts_apart(monkeypatch: pytest.MonkeyPatch, tmp
 
     from recontext_data.config.loading import load
     from recontext_data.pipeline.preparation import prepared
+    from recontext_data.pipeline.preview import shown_prompts
     from recontext_data.reports.preview import show
     from recontext_data.reports.screen import Screen
 
@@ -110,7 +111,7 @@ def test_colour_tells_the_two_prompts_apart(monkeypatch: pytest.MonkeyPatch, tmp
     loaded = load(str(write_recipe(tmp_path)))
     terminal = Terminal()
     screen = Screen(out=terminal)
-    found = verb.prompts(prepared(loaded.name, loaded.recipe, output=tmp_path), examples=1)
+    found = shown_prompts(prepared(loaded.name, loaded.recipe, output=tmp_path), examples=1)
     show(found, screen=screen)
     out = terminal.getvalue()
     assert "\x1b[9;31mpass the tests" in out and "\x1b[32mwhatever passes them will do" in out

@@ -315,10 +315,10 @@ def test_templates_are_known_by_a_models_name() -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["format=opneai"], "format=opneai: is no format; did you mean 'openai'?"),
+        (["format=opneai"], "format=opneai: unknown format; did you mean 'openai'?"),
         ([], "format: missing"),
         (["format=openai", "arms=x"], "arms=x: the run has no such arm"),
-        (["format=openai", "colour=red"], "colour: is no option here"),
+        (["format=openai", "colour=red"], "colour: unknown key"),
     ],
 )
 def test_a_wrong_option_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load as tensors
 
 from recontext_data.core.errors import RecipeError
+from recontext_data.publishing.hub.options import hub_options
 from recontext_data.publishing.hub.publish import publish as publish_here
 from recontext_data.reports.screen import Screen
 from recontext_data.training.sft import train
@@ -124,7 +125,7 @@ def test_models_and_datasets_go_to_two_repositories_at_once(hub: FakeHub, built:
 @pytest.mark.parametrize("words", [{"seeds": "7"}, {"models": "elsewhere"}, {"arms": ARMS[0]}])
 def test_models_that_are_not_there_are_refused(built: Path, words: dict[str, str]) -> None:
     with pytest.raises(RecipeError, match="models_repo=ann/models: the run has no such trained model; there are: "):
-        publish_here(built, {"models_repo": REPO, **words}, screen=Screen(out=StringIO(), err=StringIO()))
+        publish_here(built, hub_options({"models_repo": REPO, **words}), screen=Screen(out=StringIO(), err=StringIO()))
 
 
 def test_a_key_in_a_models_card_stops_it(hub: FakeHub, built: Path, tmp_path: Path) -> None:

@@ -219,17 +219,17 @@ def test_hashes_are_those_of_git_and_of_lfs(tmp_path: Path) -> None:
     ("words", "message"),
     [
         ({}, "repo: missing; write repo=USER/NAME"),
-        ({"repo": "name"}, "repo=name: is no repository; write USER/NAME"),
-        ({"repo": "a/b/c"}, "repo=a/b/c: is no repository"),
-        ({"repo": "a/b--c"}, "is no repository"),
-        ({"repo": "a/b.git"}, "is no repository"),
-        ({"models_repo": "a/" + "b" * 100}, "is no repository"),
-        ({"repo": "a/../b"}, "is no repository"),
-        ({"repo": "a/b", "privat": "true"}, "privat: to=hub has no such option; did you mean 'private'?"),
-        ({"repo": "a/b", "private": "yes"}, "private: 'yes' will not do; write private=true or private=false"),
-        ({"repo": "a/b", "seeds": "x"}, "seeds=x: will not do"),
-        ({"repo": "a/b", "tag": "v 1"}, "tag=v 1: will not do"),
-        ({"repo": "a/b", "models": "../x"}, "models=../x: will not do"),
+        ({"repo": "name"}, "repo=name: not a repository; write USER/NAME"),
+        ({"repo": "a/b/c"}, "repo=a/b/c: not a repository"),
+        ({"repo": "a/b--c"}, "not a repository"),
+        ({"repo": "a/b.git"}, "not a repository"),
+        ({"models_repo": "a/" + "b" * 100}, "not a repository"),
+        ({"repo": "a/../b"}, "not a repository"),
+        ({"repo": "a/b", "privat": "true"}, "privat: unknown key; did you mean 'private'?"),
+        ({"repo": "a/b", "private": "yes"}, "private=yes: must be true or false"),
+        ({"repo": "a/b", "seeds": "x"}, "seeds=x: must be integers"),
+        ({"repo": "a/b", "tag": "v 1"}, "tag=v 1: not a tag"),
+        ({"repo": "a/b", "models": "../x"}, "models=../x: becomes a folder"),
     ],
 )
 def test_wrong_options_are_one_line_that_says_what_to_write(words: dict[str, str], message: str) -> None:
@@ -239,10 +239,8 @@ def test_wrong_options_are_one_line_that_says_what_to_write(words: dict[str, str
 
 
 def test_options_are_read() -> None:
-    found = hub_options(
-        {"to": "hub", "run": "r", "repo": "a/b", "private": "false", "arms": "x, y", "seeds": "1,2", "tag": "v1"}
-    )
-    assert (found.repo, found.private, found.arms, found.seeds, found.tag) == ("a/b", False, ("x", "y"), (1, 2), "v1")
+    found = hub_options({"repo": "a/b", "private": "false", "arms": "x, y", "seeds": "1,2", "tag": "v1"})
+    assert (found.repo, found.private, found.arms, found.seeds, found.tag) == ("a/b", False, ["x", "y"], [1, 2], "v1")
     assert hub_options({"repo": "a/b"}).private is None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from recontext_data.core.errors import RecipeError
-from recontext_data.publishing.hub.options import OPTIONS
+from recontext_data.publishing.hub.options import OPTIONS, hub_options
 from recontext_data.publishing.hub.publish import publish as publish_here
 from tests import hub_world
 from tests.fake_hub import READ_ONLY, STRANGER, TOKEN, FakeHub
@@ -99,4 +99,4 @@ def test_every_option_is_in_the_documentation() -> None:
 )
 def test_wrong_words_are_refused_before_the_hub_is_looked_for(run: Path, words: dict[str, str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        publish_here(run, words)
+        publish_here(run, hub_options(words))

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
+from recontext_data.config.options import help_lines, model_of
 from recontext_data.core.config import Config
 from recontext_data.core.errors import DataError, RecipeError
 from recontext_data.publishing.formats.formats import FORMATS, openai, sharegpt, trl
 from recontext_data.publishing.formats.jsonl import numbered, read_openai, write_lines, write_parquet
-from recontext_data.publishing.options import help_of, read_options
 from recontext_data.publishing.services.moderation import Moderator
 from recontext_data.publishing.services.openai_files import Preflight, Report
 from recontext_data.publishing.services.openai_plan import JobSpec, find_job
@@ -46,33 +46,33 @@ class Sample(Config):
 
 def test_words_become_values_of_the_declared_types() -> None:
     words = {"name": "12", "arms": "a -> b, c", "seeds": "0,3-5", "quick": "TRUE", "job.epochs": "3", "job.rate": "2"}
-    read = read_options(Sample, words)
+    read = model_of(Sample, words)
     assert read == Sample(
         name="12", arms=["a -> b", "c"], seeds=[0, 3, 4, 5], quick=True, job=FineTuningOptions(epochs=3, rate=2.0)
     )
-    assert read_options(Sample, {"job.epochs": "auto"}).job.epochs == "auto"
-    assert read_options(Sample, {"job.epochs": ""}).job.epochs is None
+    assert model_of(Sample, {"job.epochs": "auto"}).job.epochs == "auto"
+    assert model_of(Sample, {"job.epochs": ""}).job.epochs is None
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ({"nam": "x"}, r"nam: is no option here; did you mean 'name'\?"),
-        ({"job.epoch": "1"}, r"job.epoch: is no option here; did you mean 'job.epochs'\?"),
-        ({"job": "1"}, r"job: is no option here"),
-        ({"job.epochs": "few"}, "job.epochs=few: will not do"),
-        ({"job.rate": "-1"}, "job.rate=-1.0: will not do: input should be greater than 0"),
-        ({"quick": "maybe"}, "quick=maybe: will not do"),
-        ({"seeds": "1,x"}, "seeds=1,x: will not do; write numbers such as seeds=0,1,2"),
+        ({"nam": "x"}, r"nam: unknown key; did you mean 'name'\?"),
+        ({"job.epoch": "1"}, r"job.epoch: unknown key; did you mean 'job.epochs'\?"),
+        ({"job": "1"}, r"job: unknown key"),
+        ({"job.epochs": "few"}, "job.epochs=few: must be"),
+        ({"job.rate": "-1"}, "job.rate=-1: must be a number above 0"),
+        ({"quick": "maybe"}, "quick=maybe: must be true or false"),
+        ({"seeds": "1,x"}, "seeds=1,x: must be integers, such as seeds=0,1,2"),
     ],
 )
 def test_a_wrong_word_is_one_line(words: dict[str, str], told: str) -> None:
     with pytest.raises(RecipeError, match=told):
-        read_options(Sample, words)
+        model_of(Sample, words)
 
 
 def test_help_has_every_option_with_its_default() -> None:
-    found = help_of(Sample)
+    found = help_lines(Sample)
     assert list(found) == ["name", "arms", "seeds", "quick", "job.epochs", "job.rate"]
     assert found["job.rate"] == ("number > 0 = 1.0", "Speed.") and found["name"][0] == "text = x"
 

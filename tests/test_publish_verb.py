@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from recontext_data.cli import VERBS
+from recontext_data.config.options import help_lines
 from recontext_data.core.errors import DataError, RecipeError
 from recontext_data.publishing.runs import open_run
 from tests.helpers import environment, error_line
@@ -75,11 +76,11 @@ def test_a_damaged_or_missing_split_is_one_line(tmp_path: Path) -> None:
     ("words", "told"),
     [
         (["run=small"], "to: missing; write to=hub | to=openai | to=file"),
-        (["to=opanai", "run=small"], "to=opanai: is no target; did you mean 'openai'?"),
+        (["to=opanai", "run=small"], "to=opanai: must be hub | openai | file; did you mean 'openai'?"),
         (["to=file", "format=openai"], "run: missing"),
         (["to=openai", "model=x"], "run: missing"),
         (["to=file", "to=hub"], "to: given twice"),
-        (["file"], "'file' is no option; write key=value"),
+        (["file"], "'file' is not an option; write key=value"),
         (["to=openai", "data=nowhere.jsonl", "model=x"], "data=nowhere.jsonl: there is no such file"),
         (["to=openai", "data=x.jsonl"], "model: missing"),
     ],
@@ -99,7 +100,7 @@ def test_help_shows_every_option_of_a_target(capsys: pytest.CaptureFixture[str])
     for target, options in (("file", FILE), ("openai", OPENAI)):
         assert publish(f"to={target}", "--help") == 0
         out = capsys.readouterr().out
-        for key, (_, meaning) in options.items():
+        for key, (_, meaning) in help_lines(options).items():
             assert f"\n{key}: " in out and meaning and meaning in out, key
 
 
@@ -121,5 +122,5 @@ def test_every_option_and_format_is_in_the_documentation() -> None:
     from recontext_data.publishing.services.openai_finetune import OPTIONS as OPENAI
 
     text = (Path(__file__).parent.parent / "docs" / "publishing.md").read_text(encoding="utf-8")
-    for name in [*FILE, *OPENAI, *FORMATS]:
+    for name in [*help_lines(FILE), *help_lines(OPENAI), *FORMATS]:
         assert f"`{name}" in text, name

@@ -10,7 +10,9 @@ import polars as pl
 import pytest
 
 from recontext_data import replies as verb
+from recontext_data.config.options import LIST_RECIPES
 from recontext_data.core.records import Reply
+from recontext_data.pipeline.find_replies import SHOWN
 from recontext_data.store.asked import NO_PROMPT, OTHER_KEY, OTHER_RANKS, why
 from recontext_data.store.replies import ReplyStore
 from tests.conftest import ROOT
@@ -87,13 +89,16 @@ def test_an_empty_place_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["cout"], "error: 'cout' is nothing that replies can do; did you mean 'count'?"),
+        (["cout"], "error: 'cout' is not an action of replies; did you mean 'count'?"),
         (["check", "recipe=code_mc"], "error: recipe=code_mc: check takes no recipe; write replies find recipe=code_mc"),
-        (["find"], "error: find: say whose replies, with recipe=NAME or recipe=path/to/mine.yaml"),
+        (
+            ["find"],
+            f"error: recipe: missing; {LIST_RECIPES}",
+        ),
         (["prune"], "error: prune: say what goes with before=YYYY-MM-DD, model=NAME or both (both must then hold)"),
-        (["prune", "before=tomorrow"], "error: before=tomorrow: is no date; write before=2026-01-31"),
-        (["prune", "modle=a"], "error: modle=a: unknown option; did you mean 'model'?"),
-        (["count", "models=a"], "error: models=a: unknown option; known: output"),
+        (["prune", "before=tomorrow"], "error: before=tomorrow: not a date; write before=2026-01-31"),
+        (["prune", "modle=a"], "error: modle: unknown key; did you mean 'model'?"),
+        (["count", "models=a"], "error: models: unknown key; known: output"),
     ],
 )
 def test_wrong_words_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +205,7 @@ def test_find_of_a_task_that_is_not_there(built: Path, capsys: pytest.CaptureFix
 
 def test_find_many_shows_the_first_and_how_many_more(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = run(capsys, *find(built, "context=default"))
-    assert sum(line.startswith("task ") for line in lines) == verb.SHOWN
+    assert sum(line.startswith("task ") for line in lines) == SHOWN
     assert lines[-1] == "... and 4 more; narrow it with task=, context= and k="
 
 

@@ -119,14 +119,14 @@ def test_a_point_that_is_not_measured_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "over: missing; write recipe=NAME over="),
+        ([], "over: missing; write over=..., as in recipe=code_mc over="),
         (["over=[1, 2]"], "over=[1, 2]: is no mapping; write over="),
         (["over={sampler.n: 3}"], "over: sampler.n: 3 is no list of values; write over="),
         (["over={sampler.n: [3, 3]}"], "over: sampler.n: [3, 3] has a value twice; remove one"),
         (["over={sampler.n: [0]}"], "small.yaml with sampler.n=0: sampler.n"),
         (["over={samplr.n: [2]}"], "did you mean 'sampler'?"),
-        (["over={sampler.n: [2]}", "print=yes"], "print=yes: will not do; write print=true or print=false"),
-        (["over={sampler.n: [2]}", "seeds=a"], "seeds=a: will not do"),
+        (["over={sampler.n: [2]}", "print=yes"], "print=yes: must be true or false"),
+        (["over={sampler.n: [2]}", "seeds=a"], "seeds=a: must be integers"),
         (["over={evaluation.split: [train]}"], "evaluation.split=train: the arms are trained on tasks of the split train"),
     ],
 )

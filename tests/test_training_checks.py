@@ -247,10 +247,10 @@ def test_workers_share_the_models_and_a_failing_one_is_heard(
 def test_words_of_the_verb_that_will_not_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = write_recipe(tmp_path)
     words = (f"recipe={recipe}", f"output={tmp_path}")
-    assert "seeds=one: will not do" in refused_by_verb(capsys, *words, "seeds=one")
-    assert "workers=0: will not do" in refused_by_verb(capsys, *words, "workers=0")
+    assert "seeds=one: must be integers" in refused_by_verb(capsys, *words, "seeds=one")
+    assert "workers=0: must be an integer from 1 to 64" in refused_by_verb(capsys, *words, "workers=0")
     assert "models=../x: becomes a folder" in refused_by_verb(capsys, *words, "models=../x")
-    assert "training.seeds: [1, 1] will not do" in refused_by_verb(capsys, *words, "seeds=1,1")
+    assert "training.seeds=[1, 1]: must " in refused_by_verb(capsys, *words, "seeds=1,1")
     assert "training.methd: unknown key; did you mean 'method'?" in refused_by_verb(capsys, *words, "training.methd=full")
     assert "policy.kind=fake: cannot be trained here; set training.base" in refused_by_verb(capsys, *words)
 

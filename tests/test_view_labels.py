@@ -399,5 +399,5 @@ def test_the_documentation_names_every_option_and_its_examples_are_valid() -> No
     for judge in judges:
         HumanJudge.model_validate(judge)
     assert Select.model_validate({key: value for key, value in blocks[1]["select"].items()}).require == {"people": ["keep"]}
-    for key in (*OPTIONS, *(one for words in QUESTIONS.values() for one in words)):
+    for key in (*OPTIONS.model_fields, *(one for words in QUESTIONS.values() for one in words)):
         assert key.replace("_", " ") in text, key

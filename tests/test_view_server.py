@@ -521,7 +521,7 @@ def test_a_taken_port_is_one_line(server: Served, run: Path, capsys: pytest.Capt
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert verb.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"\n{key}: " in text for key in verb.OPTIONS)
+    assert all(f"\n{key}: " in text for key in verb.OPTIONS.model_fields)
 
 
 def test_help_starts_light() -> None:

@@ -1,24 +1,26 @@
 """Every option of a recipe, read off the types: for `--help` and for did-you-mean."""
 
 import json
-import types
+import shutil
+import textwrap
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic.fields import FieldInfo
+import yaml
 
-from recontext_data.cli import HELP_RECIPE, RUN_OPTIONS, Arguments
-from recontext_data.config.loading import Loaded, load
+from recontext_data.config.loading import Loaded, load, shipped_recipes
+from recontext_data.config.options import HELP, OptionalRecipeOptions, VerbOptions, help_lines, print_options, read_options
 from recontext_data.config.recipe import Recipe
 from recontext_data.core.config import Config
 from recontext_data.core.field_docs import field_docs
-from recontext_data.core.registry import Kinds
+from recontext_data.core.registry import Kinds, is_own
+from recontext_data.core.validation import type_words
+from recontext_data.reports import modes
 
-_PLAIN = {int: "integer", float: "number", str: "text", bool: "true | false", type(None): "null", Any: "anything"}
-_BOUNDS = {Ge: ("ge", ">="), Gt: ("gt", ">"), Le: ("le", "<="), Lt: ("lt", "<")}
+HELP_RECIPE = "code_mc"
+"""The recipe whose values `--help` shows when no recipe is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Option:
     meaning: str
 
 
-def options(loaded: Loaded) -> Iterator[Option]:
+def options_of(loaded: Loaded) -> Iterator[Option]:
     """Every option of a recipe with its value and where the value came from, in the order of the types."""
     yield from _options(loaded.recipe, "", loaded.origins)
 
@@ -44,7 +46,7 @@ def _options(config: Config, prefix: str, origins: typing.Mapping[str, str]) -> 
         if isinstance(value, Config):
             yield from _options(value, f"{key}.", origins)
         else:
-            yield Option(key, type_text(info), plain(value), _origin(key, origins), docs.get(name, ""))
+            yield Option(key, type_words(info), plain(value), _origin(key, origins), docs.get(name, ""))
 
 
 def _origin(key: str, origins: typing.Mapping[str, str]) -> str:
@@ -67,67 +69,55 @@ def plain(value: Any) -> Any:
     return value
 
 
-def type_text(info: FieldInfo) -> str:
-    """A field's type in words: `integer >= 1`, `all | random | best`, `list of arm`."""
-    bounds = [
-        f"{sign} {getattr(mark, attribute):g}"
-        for mark in info.metadata
-        for kind, (attribute, sign) in _BOUNDS.items()
-        if isinstance(mark, kind)
-    ]
-    bounds += [f"of at least {mark.min_length}" for mark in info.metadata if isinstance(mark, MinLen)]
-    return " ".join([_words(info.annotation), *bounds])
+def keys_at(path: list[str], tree: object = None) -> list[str]:
+    """The keys that a recipe knows below a path such as ["sampler"].
 
-
-def _words(annotation: Any) -> str:
-    if annotation in _PLAIN:
-        return _PLAIN[annotation]
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated and isinstance(inner[1], Kinds):
-        return f"({' | '.join(inner[1].homes)})"
-    if origin is typing.Annotated:
-        bounds = [f"{s} {getattr(m, a):g}" for m in inner[1:] for kind, (a, s) in _BOUNDS.items() if isinstance(m, kind)]
-        return " ".join([_words(inner[0]), *bounds])
-    if origin is Literal:
-        return " | ".join(str(value) for value in inner)
-    if origin in (Union, types.UnionType):
-        return " | ".join(_words(part) for part in inner)
-    if origin in (list, tuple):
-        return f"list of {_words(inner[0])}"
-    if origin is dict:
-        return f"mapping of {_words(inner[0])} to {_words(inner[1])}"
-    return getattr(annotation, "__name__", str(annotation)).lower()
-
-
-def keys_at(path: list[str]) -> list[str]:
-    """The keys that a recipe knows below a path such as ["sampler"]; of every kind where a union stands there."""
+    Where a section has kinds: those of the kind that the recipe's plain data names there, else of every kind.
+    """
     models: list[type[Config]] = [Recipe]
+    node = tree
     for part in path:
         found: list[type[Config]] = []
+        node = _below(node, part)
         for model in models:
             info = model.model_fields.get(part)
-            found += configs_in(info.annotation, info.metadata) if info else []
+            found += configs_in(info.annotation, info.metadata, node) if info else []
         # A part that is no field is a list's index or a mapping's key: what it leads to was found a step before.
         models = found or models
+        models = [model for model in models if _is_of_kind(model, node)] or models
     return sorted({name for model in models for name in model.model_fields})
 
 
-def configs_in(annotation: Any, metadata: typing.Sequence[Any] = ()) -> list[type[Config]]:
-    """The configs that a field of this type may hold; of every kind where there are kinds."""
+def _below(node: object, part: str) -> object:
+    if isinstance(node, dict):
+        return node.get(part)
+    return node[int(part)] if isinstance(node, list) and part.isdigit() and int(part) < len(node) else None
+
+
+def _is_of_kind(model: type[Config], node: object) -> bool:
+    field = model.model_fields.get("kind")
+    return not isinstance(node, dict) or field is None or field.default == node.get("kind")
+
+
+def configs_in(annotation: Any, metadata: typing.Sequence[Any] = (), node: object = None) -> list[type[Config]]:
+    """The configs that a field of this type may hold; of every kind where there are kinds and `node` names none."""
     kinds = next((mark for mark in (annotation, *metadata) if isinstance(mark, Kinds)), None)
     if kinds is not None:
-        return kinds.configs()
+        named = [one.get("kind") for one in (node if isinstance(node, list) else [node]) if isinstance(one, dict)]
+        own = [kinds.config(kind) for kind in dict.fromkeys(map(str, named)) if is_own(kind)]
+        return [*own, *kinds.configs()]
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return [annotation]
-    return [config for part in typing.get_args(annotation) for config in configs_in(part)]
+    return [config for part in typing.get_args(annotation) for config in configs_in(part, (), node)]
 
 
 def build_help(loaded: Loaded) -> str:
     """What `recontext build --help` prints: every option with its value, where the value came from, its type and meaning."""
     lines = [f"usage: recontext build recipe=NAME [key=value ...]      values below are those of recipe={loaded.name}\n"]
-    lines += [f"{option}: {type_}\n    {meaning}" for option, (type_, meaning) in RUN_OPTIONS.items()]
+    run_options = {**help_lines(OptionalRecipeOptions), **modes.OPTION}
+    lines += [f"{option}: {type_}\n    {meaning}" for option, (type_, meaning) in run_options.items()]
     lines.append("")
-    for row in options(loaded):
+    for row in options_of(loaded):
         lines.append(f"{row.key} = {_short(row.value)}   [{row.origin}]   {row.type}")
         lines += [f"    {row.meaning}"] if row.meaning else []
     lines.append(
@@ -141,15 +131,30 @@ def _short(value: object) -> str:
     return text if len(text) <= 72 else text[:69] + "..."
 
 
-def verb_help(verb: str, arguments: Arguments, *, section: str, own: typing.Mapping[str, tuple[str, str]]) -> int:
-    """Prints the help of a verb that reads one section of a recipe; `own`: the verb's own options, (type, meaning) by key."""
-    name = arguments.recipe or HELP_RECIPE
-    print(f"usage: recontext {verb} recipe=NAME [key=value ...]      values below are those of recipe={name}\n")
-    for option, (type_, meaning) in {**RUN_OPTIONS, **own}.items():
-        print(f"{option}: {type_}\n    {meaning}")
+def verb_help(kind: type[VerbOptions], words: Sequence[str], *, section: str) -> int:
+    """Prints the help of a verb: its own options, and the section of the recipe that it reads."""
+    given = [word for word in words if word not in HELP]
+    if not any(word.startswith("recipe=") for word in given):
+        given.append(f"recipe={HELP_RECIPE}")
+    options, overrides = read_options(kind, given)
+    name = str(getattr(options, "recipe", HELP_RECIPE))
+    print(f"usage: recontext {kind.verb} recipe=NAME [key=value ...]      values below are those of recipe={name}\n")
+    print_options(kind)
     print()
-    for row in options(load(name, arguments.overrides)):
+    for row in options_of(load(name, overrides)):
         if row.key.startswith(f"{section}."):
             print(f"{row.key} = {row.value}   [{row.origin}]   {row.type}\n    {row.meaning}")
     print(f"\nEvery other option of the recipe is build's: recontext build recipe={name} --help")
+    return 0
+
+
+def list_recipes() -> int:
+    """Prints the shipped recipes with their descriptions."""
+    width = max(60, min(shutil.get_terminal_size().columns, 120))
+    print("recipes (recontext build recipe=NAME; or a path to your own YAML file):\n")
+    for name, path in shipped_recipes().items():
+        description = yaml.safe_load(path.read_text(encoding="utf-8")).get("description", "")
+        # Wrapped beside its name, so that at 80 columns the names can still be read down the edge.
+        print(textwrap.fill(description, width, initial_indent=f"  {name:19} ", subsequent_indent=" " * 22))
+    print("\n`recontext build recipe=NAME --help` shows every option with its value.")
     return 0

@@ -6,13 +6,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
+from recontext_data.config.options import integers, split_list
 from recontext_data.config.recipe import Recipe
 from recontext_data.contexts.paraphrases import read_pools
+from recontext_data.core.config import Config
 from recontext_data.core.errors import RecipeError, did_you_mean
 from recontext_data.core.resources import shipped
 from recontext_data.core.validation import one_line
@@ -145,8 +148,8 @@ def _note_origins(value: Any, origin: str, origins: dict[str, str], prefix: str 
 def _apply(tree: dict[str, Any], override: str, origins: dict[str, str]) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise RecipeError(f"{override!r} is no option; write key=value, such as sampler.n=6")
-    put(tree, key, _value(text))
+        raise RecipeError(f"{override!r} is not an option; write key=value, such as sampler.n=6")
+    put(tree, key, _as_list(key, _value(text), text))
     for known in [name for name in origins if name == key or name.startswith(f"{key}.")]:
         del origins[known]
     origins[key] = "command line"
@@ -174,6 +177,28 @@ def overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     for override in overrides:
         _apply(tree, override, {})
     return tree
+
+
+def _as_list(key: str, value: Any, text: str) -> Any:
+    """The value of an override; `a, b` as a list where the recipe has a list, and `0-9` where it has one of integers."""
+    info = _field_at(key)
+    if info is None or get_origin(info.annotation) is not list or not isinstance(value, str | int) or not text.strip():
+        return value
+    parts = split_list(text)
+    return integers(key, parts) if get_args(info.annotation) == (int,) else parts
+
+
+def _field_at(key: str) -> FieldInfo | None:
+    """The recipe's field of that key, where it can be told without importing the kinds of a section."""
+    model: type[Config] = Recipe
+    *sections, name = key.split(".")
+    for section in sections:
+        info = model.model_fields.get(section)
+        inner = info.annotation if info else None
+        if not (isinstance(inner, type) and issubclass(inner, Config)):
+            return None
+        model = inner
+    return model.model_fields.get(name)
 
 
 def _value(text: str) -> Any:
@@ -227,13 +252,13 @@ def _index(node: list[Any], part: str, where: str) -> int:
 
 def describe(error: ValidationError, tree: Mapping[str, Any]) -> str:
     """A pydantic error about a recipe as one line: the key, the value, what was expected."""
-    return one_line(error, tree, whole="recipe", keys_beside=_keys_beside)
 
+    def keys_beside(where: str) -> list[str]:
+        """The keys that are known where an unknown one stands."""
+        from recontext_data.config.help import keys_at
 
-def _keys_beside(where: str) -> list[str]:
-    """The keys that are known where an unknown one stands."""
-    from recontext_data.config.help import keys_at
+        *path, wrong = where.split(".")
+        # Another kind of judge or policy may know it: that is no help here.
+        return [key for key in keys_at(path, tree) if key != wrong]
 
-    *path, wrong = where.split(".")
-    # Another kind of judge or policy may know it: that is no help here.
-    return [key for key in keys_at(path) if key != wrong]
+    return one_line(error, tree, whole="recipe", keys_beside=keys_beside)

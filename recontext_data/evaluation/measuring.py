@@ -3,11 +3,12 @@
 The verb is `calibrate`; the statistics are in `calibration`; the labels' file is read in `labels`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recontext_data.cli import Arguments
+from recontext_data.config.loading import Loaded, load, overridden
 from recontext_data.config.recipe import Limits
 from recontext_data.core.errors import DataError, RecipeError, did_you_mean
 from recontext_data.evaluation.labels import Labelled
@@ -34,22 +35,19 @@ class JudgeUnderTest:
         return self.judges[-1]
 
 
-def bench_of(arguments: Arguments, name: str) -> JudgeUnderTest:
-    """The judge that a command line names, and what is known around it.
+def bench_of(name: str, *, recipe: str | None, overrides: Sequence[str], output: Path) -> JudgeUnderTest:
+    """The judge of that name with its surroundings: of a recipe, else a rubric.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is no such judge.
     """
-    return _of_recipe(arguments, name) if arguments.recipe is not None else _of_rubric(arguments, name)
+    return _of_rubric(name, overrides) if recipe is None else _of_recipe(name, load(recipe, overrides), output)
 
 
-def _of_recipe(arguments: Arguments, name: str) -> JudgeUnderTest:
-    from recontext_data.config.loading import load
+def _of_recipe(name: str, loaded: Loaded, output: Path) -> JudgeUnderTest:
     from recontext_data.pipeline.preparation import prepared
     from recontext_data.store.run_folder import RunFolder
 
-    assert arguments.recipe is not None
-    loaded = load(arguments.recipe, arguments.overrides)
     recipe = loaded.recipe
     names = [judge.name for judge in recipe.judges]
     if name not in names:
@@ -59,8 +57,8 @@ def _of_recipe(arguments: Arguments, name: str) -> JudgeUnderTest:
     for judge in reversed(judges):
         if judge.name in needed:
             needed.update(getattr(judge, "reads", ()))
-    job = prepared(loaded.name, recipe, output=arguments.output)
-    folder = RunFolder(arguments.output, recipe=loaded.name, fingerprint=job.fingerprint)
+    job = prepared(loaded.name, recipe, output=output)
+    folder = RunFolder(output, recipe=loaded.name, fingerprint=job.fingerprint)
     return JudgeUnderTest(
         [judge for judge in judges if judge.name in needed],
         recipe.limits,
@@ -70,14 +68,13 @@ def _of_recipe(arguments: Arguments, name: str) -> JudgeUnderTest:
     )
 
 
-def _of_rubric(arguments: Arguments, name: str) -> JudgeUnderTest:
+def _of_rubric(name: str, overrides: Sequence[str]) -> JudgeUnderTest:
     from pydantic import ValidationError
 
-    from recontext_data.config.loading import overridden
     from recontext_data.config.measuring import Alone
     from recontext_data.core.validation import one_line
 
-    tree = overridden({"judge": {"kind": "rubric", "rubric": name}}, [_placed(word) for word in arguments.overrides])
+    tree = overridden({"judge": {"kind": "rubric", "rubric": name}}, [_placed(word) for word in overrides])
     try:
         alone = Alone.model_validate(tree)
     except ValidationError as error:
@@ -107,30 +104,28 @@ class PositiveRule:
     confidence: float
 
 
-def cut_of(bench: JudgeUnderTest, labels: Labelled, own: dict[str, str]) -> PositiveRule:
-    """What counts as positive, from the options and what the judge and the labels say.
+def cut_of(
+    bench: JudgeUnderTest, labels: Labelled, *, positive: str | None, threshold: float | None, confidence: float
+) -> PositiveRule:
+    """The rule for positive answers, from the options, the judge and the labels.
 
     Raises:
         RecipeError: it cannot be told.
     """
     judge = bench.judge
-    threshold = _number(own, "threshold")
     if threshold is None and (labels.is_graded or not judge.labels):
         threshold = _middle(judge)
     known = sorted({str(value) for value in labels.truth.values()}) if not labels.is_graded else []
     candidates = [bench.misbehaviour, "pass", "true"]
     sources = {*known, *judge.labels} if judge.labels else set(known)
-    positive = own.get("positive") or next((word for word in candidates if word in sources), None)
+    positive = positive or next((word for word in candidates if word in sources), None)
     if positive is None and labels.is_graded and not judge.labels:
         positive = f">= {threshold:g}"
     if positive is None or (sources and positive not in sources and not positive.startswith(">=")):
         raise RecipeError(
             f"positive={positive or ''}: say which label counts as a find; {did_you_mean(positive or '', sources)}"
         )
-    confidence = _number(own, "confidence")
-    if confidence is not None and not 0 < confidence < 1:
-        raise RecipeError(f"confidence={confidence:g}: must lie between 0 and 1, such as 0.95")
-    return PositiveRule(positive, threshold, 0.95 if confidence is None else confidence)
+    return PositiveRule(positive, threshold, confidence)
 
 
 def _middle(judge: Any) -> float:
@@ -141,15 +136,6 @@ def _middle(judge: Any) -> float:
     if judge.kind == "pairwise":
         return 0.5
     raise RecipeError(f"threshold: missing; say from which score of judge {judge.name} on an answer counts as positive")
-
-
-def _number(own: dict[str, str], key: str) -> float | None:
-    if key not in own:
-        return None
-    try:
-        return float(own[key])
-    except ValueError:
-        raise RecipeError(f"{key}={own[key]}: is no number") from None
 
 
 def judged(bench: JudgeUnderTest, labels: Labelled, counsel: Any) -> "pl.DataFrame":

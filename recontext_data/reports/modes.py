@@ -1,4 +1,4 @@
-"""How a command speaks, said once with `screen=` and held for all of it: to a person, to a log, or to a program.
+"""The output mode of a command, `screen=`: for a person, for a log, or for a program.
 
     auto    colours and live lines on a terminal, plain lines elsewhere (the default)
     rich    colours and live lines even where no terminal is seen; NO_COLOR still takes the colours
@@ -22,7 +22,7 @@ from recontext_data.core.errors import RecipeError, did_you_mean
 
 Mode = Literal["auto", "rich", "plain", "quiet", "json"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-OPTION = {"screen": (" | ".join(MODES), "how the command speaks: to a person, a log, or a program; auto unless set")}
+OPTION = {"screen": (" | ".join(MODES), "The output mode: for a person, a log, or a program; auto unless set.")}
 
 _mode: ContextVar[Mode] = ContextVar("screen", default="auto")
 
@@ -33,22 +33,24 @@ def mode() -> Mode:
 
 
 def take_out(words: Sequence[str]) -> tuple[list[str], Mode]:
-    """A command line without `screen=`, and the mode that it says; the last one where it says several.
+    """A command line without `screen=`, and the mode that it says.
 
     Raises:
-        RecipeError: there is no such mode.
+        RecipeError: there is no such mode, or `screen` is given twice.
     """
-    found: Mode = "auto"
+    found: Mode | None = None
     rest = []
     for word in words:
         key, _, value = word.partition("=")
         if key != "screen":
             rest.append(word)
+        elif found is not None:
+            raise RecipeError("screen: given twice; write it once")
         elif (known := next((one for one in MODES if one == value), None)) is not None:
             found = known
         else:
-            raise RecipeError(f"screen={value}: is no way to speak; {did_you_mean(value, MODES)}")
-    return rest, found
+            raise RecipeError(f"screen={value}: must be {' | '.join(MODES)}; {did_you_mean(value, MODES)}")
+    return rest, found or "auto"
 
 
 @contextmanager

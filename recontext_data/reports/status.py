@@ -1,11 +1,14 @@
 """What lies in an output folder, as a table and lines for the screen. Builds them; prints nothing."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from recontext_data.core.errors import RecipeError, did_you_mean
 from recontext_data.reports.numbers import EN_DASH, money
+from recontext_data.reports.screen import Screen
 from recontext_data.reports.text import one_line
-from recontext_data.store.overview import BUILDING, DAMAGED, DONE, UNFINISHED
+from recontext_data.store.overview import BUILDING, DAMAGED, DONE, UNFINISHED, overview
 
 _HEADERS = ("run", "UTC", "tasks", "rows", "spent", "failed", "state")
 
@@ -76,3 +79,32 @@ def _many(number: int, one: str, several: str) -> str:
 
 def _number(value: int | None) -> str:
     return EN_DASH if value is None else f"{value:,}"
+
+
+def show_status(output: Path, *, recipe: str | None = None) -> None:
+    """Prints the runs, builds and stores of a folder.
+
+    Raises:
+        RecipeError: there is no such folder, or it has no run of that recipe.
+    """
+    if not output.is_dir():
+        raise RecipeError(f"output={output}: there is no such folder")
+    facts = overview(output)
+    if recipe is not None:
+        facts["runs"] = _runs_of(facts["runs"], recipe)
+    screen = Screen()
+    if screen.result("status", facts):
+        return
+    if facts["runs"]:
+        screen.table(*runs_table(facts["runs"]))
+        screen.line("")
+    for line in [*lines(facts), *map(stores_line, facts["stores"])]:
+        screen.line(line)
+
+
+def _runs_of(runs: Sequence[Mapping[str, Any]], recipe: str) -> list[Mapping[str, Any]]:
+    found = [run for run in runs if run["recipe"] == recipe]
+    if not found:
+        known = sorted({run["recipe"] for run in runs})
+        raise RecipeError(f"recipe={recipe}: no run of this recipe is here; {did_you_mean(recipe, known)}")
+    return found

@@ -46,7 +46,8 @@ def train_all(jobs: Sequence[TrainingJob], *, screen: "Screen") -> list[Mapping[
 def helped(words: Sequence[str], *, workers: int, verb: str = "train") -> Iterator[None]:
     """Other processes that run the same command while this one does; what they say is shown when one of them failed."""
     with tempfile.TemporaryFile("w+") as log:
-        command = [sys.executable, "-m", f"recontext_data.{verb}", *words, "workers=1"]
+        alone = [word for word in words if not word.startswith("workers=")]
+        command = [sys.executable, "-m", f"recontext_data.{verb}", *alone, "workers=1"]
         helpers = [subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL) for _ in range(workers - 1)]
         try:
             yield

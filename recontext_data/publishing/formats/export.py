@@ -13,7 +13,6 @@ from recontext_data.config.training import Training
 from recontext_data.core.config import Config
 from recontext_data.core.errors import DataError, RecipeError, did_you_mean
 from recontext_data.publishing.formats.formats import FORMATS, Format
-from recontext_data.publishing.options import help_of, read_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,25 +41,24 @@ class ExportOptions(Config):
     @model_validator(mode="after")
     def _known(self) -> "ExportOptions":
         if self.format not in FORMATS:
-            raise ValueError(f"format={self.format}: is no format; {did_you_mean(self.format, FORMATS)}")
+            raise ValueError(f"format={self.format}: unknown format; {did_you_mean(self.format, FORMATS)}")
         return self
 
 
-OPTIONS: Mapping[str, tuple[str, str]] = help_of(ExportOptions)
+OPTIONS = ExportOptions
 
 
-def publish(run: "FinishedRun", options: Mapping[str, str]) -> int:
+def publish(run: "FinishedRun", options: ExportOptions, *, output: Path = Path()) -> int:
     """Writes the files and prints where they are.
 
     Raises:
         RecontextError: of any kind; files that are written stay, none is half.
     """
-    chosen = read_options(ExportOptions, options)
-    arms, format = run.wanted(chosen.arms), FORMATS[chosen.format]
-    folder = Path(chosen.folder).expanduser() if chosen.folder else run.path / "exports" / format.name
+    arms, format = run.wanted(options.arms), FORMATS[options.format]
+    folder = Path(options.folder).expanduser() if options.folder else run.path / "exports" / format.name
     if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"folder={chosen.folder}: is a file; give a folder")
-    if chosen.dry_run:
+        raise RecipeError(f"folder={options.folder}: is a file; give a folder")
+    if options.dry_run:
         for arm in arms:
             for split in run.splits(arm):
                 print(f"would write {folder / file_name(arm, split, format)} from {run.num_rows(arm, split):,} rows")
@@ -75,7 +73,7 @@ def publish(run: "FinishedRun", options: Mapping[str, str]) -> int:
             if count:
                 files[arm, split] = path
     if format.name in WITH_CONFIGS:
-        _configs(run, folder, format, files, chosen.base_model)
+        _configs(run, folder, format, files, options.base_model)
     return 0
 
 

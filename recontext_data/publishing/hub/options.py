@@ -1,96 +1,78 @@
-"""The options of `to=hub`, read from key=value words."""
+"""The options of `to=hub`."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Self
 
-from recontext_data.core.errors import RecipeError, did_you_mean
+from pydantic import AfterValidator, model_validator
 
-OPTIONS = {
-    "repo": ("USER/NAME", "the dataset repository; made if it is not there"),
-    "models_repo": ("USER/NAME", "the model repository that the trained models go to; without it none goes up"),
-    "private": ("true | false", "whether a repository is made for its owners alone; a public one needs private=false; true"),
-    "arms": ("names", "some of the run's arms, by name; all"),
-    "seeds": ("numbers", "some of the trained models, by seed: 0,1,2; all"),
-    "models": ("text", "the folder in the run that the models lie in; `models`"),
-    "merged": ("true | false", "send adapters merged into their base, in the base's precision; false"),
-    "licence": ("id", "the licence in the card's header, as the Hub names it; the problems' own"),
-    "tag": ("text", "a name for the revision, such as v1, set once all is checked"),
-    "create": ("true | false", "make a repository that is not there; true"),
-    "check": ("true | false", "read everything back with `datasets` and compare it with the run; true"),
-    "overwrite": ("true | false", "publish into a repository that holds data of somebody else's making; false"),
-    "dry_run": ("true | false", "list what would go up, with sizes; nothing is asked or sent; false"),
-}
+from recontext_data.config.options import FolderName, model_of
+from recontext_data.core.config import Config
+
 REPO_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 MAX_ID = 96
 """Characters of a repository's id; the Hub's limit."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HubOptions:
-    """What is to be published, and where."""
+def _repository(name: str | None) -> str | None:
+    if name is None:
+        return None
+    wrong = not REPO_ID.fullmatch(name) or len(name) > MAX_ID or "--" in name or ".." in name
+    if wrong or name.endswith((".git", "-", ".")):
+        raise ValueError("not a repository; write USER/NAME with letters, digits, '-', '_' and '.'")
+    return name
 
-    repo: str | None = None
-    models_repo: str | None = None
+
+def _tag(name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ValueError("not a tag; use letters, digits, '.', '_' and '-'")
+    return name
+
+
+Repository = Annotated[str | None, AfterValidator(_repository)]
+
+
+class HubOptions(Config):
+    """What is published on a hub, and where."""
+
+    repo: Repository = None
+    """USER/NAME, the dataset repository; made if it is not there."""
+    models_repo: Repository = None
+    """USER/NAME, the model repository that the trained models go to; without it no model is sent."""
     private: bool | None = None
-    """None: not said, so private where it is made and refused where the repository is public."""
-    arms: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-    models: str = "models"
+    """Whether a repository is made for its owners alone; true unless set. A public repository needs private=false."""
+    arms: list[str] = []
+    """Some of the run's arms, by name; all unless set."""
+    seeds: list[int] = []
+    """Some of the trained models, by seed: 0,1,2 or 0-9; all unless set."""
+    models: FolderName = "models"
+    """The folder in the run that the models are in."""
     merged: bool = False
+    """Send adapters merged into their base, in the base's precision."""
     licence: str | None = None
-    tag: str | None = None
+    """The licence in the card's header, as the Hub names it; that of the problems unless set."""
+    tag: Annotated[str | None, AfterValidator(_tag)] = None
+    """A name for the revision, such as v1, set once all is checked."""
     create: bool = True
+    """Make a repository that is not there."""
     check: bool = True
+    """Read everything back with `datasets` and compare it with the run."""
     overwrite: bool = False
+    """Publish into a repository that holds data of somebody else's making."""
     dry_run: bool = False
+    """List what would be sent, with sizes; no server is asked."""
+
+    @model_validator(mode="after")
+    def _names_a_repository(self) -> Self:
+        if self.repo is None and self.models_repo is None:
+            raise ValueError("repo: missing; write repo=USER/NAME, or models_repo=USER/NAME for the trained models")
+        return self
 
 
 def hub_options(given: Mapping[str, str]) -> HubOptions:
-    """The options as they were typed; `to` and `run` are the verb's own and are passed over.
+    """The options from texts by key.
 
     Raises:
-        RecipeError: an option is unknown or has a value that will not do.
+        RecipeError: an option is unknown or has a wrong value.
     """
-    words = {key: value.strip() for key, value in given.items() if key not in ("to", "run")}
-    for key in words:
-        if key not in OPTIONS:
-            raise RecipeError(f"{key}: to=hub has no such option; {did_you_mean(key, OPTIONS)}")
-    if not words.get("repo") and not words.get("models_repo"):
-        raise RecipeError("repo: missing; write repo=USER/NAME, or models_repo=USER/NAME for the trained models")
-    flags = ("private", "merged", "create", "check", "overwrite", "dry_run")
-    texts = {key: words[key] for key in ("repo", "models_repo", "models", "licence", "tag") if words.get(key)}
-    for key in ("repo", "models_repo"):
-        _check_repo(key, texts.get(key))
-    _check_plain("tag", texts.get("tag"))
-    _check_plain("models", texts.get("models"))
-    found: dict[str, Any] = {**texts, **{key: _flag(key, words[key]) for key in flags if key in words}}
-    arms = tuple(name.strip() for name in words.get("arms", "").strip("[]").split(",") if name.strip())
-    return HubOptions(**found, arms=arms, seeds=_seeds(words.get("seeds", "")))
-
-
-def _check_repo(key: str, name: str | None) -> None:
-    if name is None:
-        return
-    wrong = not REPO_ID.fullmatch(name) or len(name) > MAX_ID or "--" in name or ".." in name
-    if wrong or name.endswith((".git", "-", ".")):
-        raise RecipeError(f"{key}={name}: is no repository; write USER/NAME with letters, digits, '-', '_' and '.'")
-
-
-def _check_plain(key: str, value: str | None) -> None:
-    if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
-        raise RecipeError(f"{key}={value}: will not do; use letters, digits, '.', '_' and '-'")
-
-
-def _flag(key: str, value: str) -> bool:
-    if value.lower() not in ("true", "false"):
-        raise RecipeError(f"{key}: {value!r} will not do; write {key}=true or {key}=false")
-    return value.lower() == "true"
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.strip("[] ").split(",") if part.strip()]
-    if any(not part.isdigit() for part in parts):
-        raise RecipeError(f"seeds={text}: will not do; write numbers such as seeds=0,1,2")
-    return tuple(int(part) for part in parts)
+    return model_of(HubOptions, {key: value.strip() for key, value in given.items()})

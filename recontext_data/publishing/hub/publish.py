@@ -9,7 +9,7 @@ commit. All changes are one commit, which is read back and compared before it ge
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +17,7 @@ from recontext_data.core.errors import BuildStopped, RecipeError
 from recontext_data.publishing.hub.dataset import Dataset
 from recontext_data.publishing.hub.files import RepoFile
 from recontext_data.publishing.hub.models import Models
-from recontext_data.publishing.hub.options import OPTIONS, HubOptions, hub_options
+from recontext_data.publishing.hub.options import HubOptions
 from recontext_data.publishing.hub.repo import Change, Remote, Repository, stored_token
 from recontext_data.publishing.hub.secrets import KnownSecrets
 from recontext_data.publishing.runs import FinishedRun, open_run
@@ -25,7 +25,7 @@ from recontext_data.publishing.runs import FinishedRun, open_run
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
 
-__all__ = ["OPTIONS", "publish"]
+OPTIONS = HubOptions
 
 
 class RepoSource(Protocol):
@@ -50,7 +50,7 @@ class RepoSource(Protocol):
         """Compares what the Hub gives back with the run."""
 
 
-def publish(run: FinishedRun | Path, options: Mapping[str, str], *, screen: "Screen | None" = None) -> int:
+def publish(run: FinishedRun | Path, options: HubOptions, *, output: Path = Path(), screen: "Screen | None" = None) -> int:
     """Publishes a run's datasets in `repo`, its trained models in `models_repo`, or both; returns the exit code.
 
     Raises:
@@ -61,7 +61,7 @@ def publish(run: FinishedRun | Path, options: Mapping[str, str], *, screen: "Scr
     """
     from recontext_data.reports.screen import Screen as Shown
 
-    wanted, shown = hub_options(options), screen or Shown()
+    wanted, shown = options, screen or Shown()
     opened = open_run(str(run)) if isinstance(run, Path) else run
     token = stored_token()
     secrets = KnownSecrets.here(more={"the Hub's login": token} if token else {})

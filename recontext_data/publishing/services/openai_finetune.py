@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from recontext_data.core.errors import InputError, PublishError, SetupError
 from recontext_data.policies.openai.chat import OPENAI
-from recontext_data.publishing.options import help_of, read_options
 from recontext_data.publishing.services.openai_config import OpenAIOptions
 from recontext_data.publishing.services.openai_report import report_outcomes, report_plan, report_rows, require_budget
 from recontext_data.publishing.sources import FileSource, JobSource, RunSource
@@ -28,15 +27,10 @@ if TYPE_CHECKING:
     from recontext_data.publishing.services.openai_plan import JobSpec
     from recontext_data.reports.screen import Screen
 
-OPTIONS: Mapping[str, tuple[str, str]] = help_of(OpenAIOptions)
+OPTIONS = OpenAIOptions
 
 
-def without_run(options: Mapping[str, str]) -> bool:
-    """Whether these options need no run."""
-    return "data" in options
-
-
-def publish(run: "FinishedRun | None", options: Mapping[str, str]) -> int:
+def publish(run: "FinishedRun | None", options: OpenAIOptions, *, output: Path = Path()) -> int:
     """Checks rows, sends files, creates jobs, waits for them; 0 where every model is there.
 
     Raises:
@@ -44,21 +38,18 @@ def publish(run: "FinishedRun | None", options: Mapping[str, str]) -> int:
     """
     from recontext_data.reports.screen import Screen
 
-    words = dict(options)
-    output = Path(words.pop("output", ""))
-    chosen = read_options(OpenAIOptions, words)
-    source = _source(run, chosen, output)
-    check_suffixes(source, chosen)
+    source = _source(run, options, output)
+    check_suffixes(source, options)
     screen = Screen()
-    if chosen.action in ("status", "cancel"):
+    if options.action in ("status", "cancel"):
         from recontext_data.publishing.services.openai_jobs import cancel, status
 
-        act = cancel if chosen.action == "cancel" else status
-        return asyncio.run(_with_server(chosen, lambda server: act(source, chosen, server, screen)))
-    if chosen.dry_run:
-        return asyncio.run(_dry_run(source, chosen, screen))
+        act = cancel if options.action == "cancel" else status
+        return asyncio.run(_with_server(options, lambda server: act(source, options, server, screen)))
+    if options.dry_run:
+        return asyncio.run(_dry_run(source, options, screen))
     with locked(source.folder):
-        return asyncio.run(_with_server(chosen, lambda server: _train(source, chosen, server, screen)))
+        return asyncio.run(_with_server(options, lambda server: _train(source, options, server, screen)))
 
 
 def _source(run: "FinishedRun | None", options: OpenAIOptions, output: Path) -> JobSource:
