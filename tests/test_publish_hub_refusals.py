@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from recontext_data.config.options import help_lines
 from recontext_data.core.errors import RecipeError
-from recontext_data.publishing.hub.options import OPTIONS, hub_options
+from recontext_data.publishing.hub.options import HubOptions, hub_options
 from recontext_data.publishing.hub.publish import publish as publish_here
 from tests import hub_world
 from tests.fake_hub import READ_ONLY, STRANGER, TOKEN, FakeHub
@@ -81,13 +82,13 @@ def test_a_login_is_found_where_the_hubs_tools_keep_it(hub: FakeHub, run: Path) 
 def test_help_has_every_option(hub: FakeHub, run: Path) -> None:
     done = publish(hub, run, "--help")
     assert done.returncode == 0 and hub.requests == []
-    for name, (type_, meaning) in OPTIONS.items():
+    for name, (type_, meaning) in help_lines(HubOptions).items():
         assert f"{name}: {type_}\n    {meaning}" in done.stdout
 
 
 def test_every_option_is_in_the_documentation() -> None:
     page = (Path(__file__).parent.parent / "docs" / "hub.md").read_text(encoding="utf-8")
-    assert [name for name in OPTIONS if f"`{name}" not in page] == []
+    assert [name for name in HubOptions.model_fields if f"`{name}" not in page] == []
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_every_verb_with_a_recipe_suggests_the_same(verb: str, capsys: pytest.Ca
 def test_seeds_models_and_workers_are_read_alike(kind: type[VerbOptions], capsys: pytest.CaptureFixture[str]) -> None:
     own = NEEDED.get(kind.verb, [])
     for text, seeds in (("0,1,2", [0, 1, 2]), ("[0, 2]", [0, 2]), ("0-3", [0, 1, 2, 3])):
-        assert read_options(kind, ["recipe=x", *own, f"seeds={text}"])[0].seeds == seeds
+        assert read_options(kind, ["recipe=x", *own, f"seeds={text}"])[0].model_dump()["seeds"] == seeds
     words = words_of(kind.verb)
     assert "seeds=a: must be integers, such as seeds=0,1,2 or seeds=0-9" in refused(capsys, kind.verb, *words, "seeds=a")
     assert "models=a b: becomes a folder" in refused(capsys, kind.verb, *words, "models=a b")
