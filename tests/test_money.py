@@ -9,10 +9,11 @@ from typing import Any
 import polars as pl
 import pytest
 
+from recontext_data.core.budget import Budget
 from recontext_data.core.errors import BuildStopped
 from recontext_data.core.prices import Price
 from recontext_data.core.records import Messages, Reply, Request, SamplingParams
-from recontext_data.pipeline.purchase import Budget, buy
+from recontext_data.pipeline.purchase import buy
 from recontext_data.pipeline.sample import cost_usd
 from recontext_data.policies.base import Policy
 from recontext_data.policies.openai.chat import OpenAIConfig
@@ -107,7 +108,7 @@ def test_the_budget_is_exceeded_by_no_more_than_what_is_in_flight(tmp_path: Path
         spend(tmp_path, policy, purse, asked)
     assert 10 <= purse.spent_usd <= 10 + 4
     assert len(stored(tmp_path, asked)) == policy.asked == purse.spent_usd  # nothing that was paid for is lost
-    assert purse.held_back == 40 - policy.asked
+    assert purse.unsent_count == 40 - policy.asked
 
 
 @pytest.mark.parametrize(("n", "manner"), [(1, "honoured"), (4, "honoured"), (16, "ignored"), (4, "refused")])
@@ -124,7 +125,7 @@ def test_a_server_is_sent_no_more_than_the_budget_and_what_may_be_under_way(n: i
         assert purse.spent_usd == 10 * (len(server.seen) - refused)
     there = stored(tmp_path, asked)
     assert len(there) == (len(server.seen) - refused) * (n if manner == "honoured" else 1), "nothing paid for is lost"
-    assert purse.held_back == 60 * n - len(there)
+    assert purse.unsent_count == 60 * n - len(there)
 
 
 def test_a_slow_disk_holds_up_what_is_sent_and_not_what_is_kept(tmp_path: Path) -> None:

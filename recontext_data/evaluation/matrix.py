@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from recontext_data.config.recipe import Recipe
 from recontext_data.contexts.arms import Kind, folder_name, kind_of
+from recontext_data.core.budget import Budget, Charge, charge_of
 from recontext_data.core.errors import BuildStopped, RecipeError, did_you_mean
-from recontext_data.core.prices import Price, price_of
 from recontext_data.core.records import SamplingParams
 from recontext_data.environments.base import TaskSet
 from recontext_data.evaluation.contexts import contexts_of, measured
@@ -21,8 +21,8 @@ from recontext_data.pipeline import sample
 from recontext_data.pipeline.judge import judge
 from recontext_data.pipeline.judge_client import JudgeClient
 from recontext_data.pipeline.judge_forecast import judge_forecast, require_askable
-from recontext_data.pipeline.preparation import PAID, Prepared, counsel_of
-from recontext_data.pipeline.purchase import Budget, ProgressSink, buy
+from recontext_data.pipeline.preparation import Prepared, counsel_of
+from recontext_data.pipeline.purchase import ProgressSink, buy
 from recontext_data.pipeline.sample import Plan, Pool
 from recontext_data.store.replies import ReplyStore
 
@@ -77,7 +77,7 @@ def baseline_of(recipe: Recipe) -> str:
 def forecast(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: ReplyStore) -> dict[str, Any]:
     """What a measurement would sample and cost at most, as `Screen.dry_run` shows it; nothing is sent or written."""
     plans = [(model, _plan(model, job.recipe, tasks, store)) for model in models]
-    listed, _ = _price(models[0], recipe=job.recipe)
+    listed = _charge(models[0], job.recipe).price
     most_per_answer, pools = job.recipe.sampler.max_tokens, []
     for name in contexts_of(job.recipe):
         parts = [(model, [r for r in ready.requests if r.tag == name]) for model, ready in plans]
@@ -87,7 +87,7 @@ def forecast(models: Sequence[Model], job: Prepared, *, tasks: TaskSet, store: R
         wanted = sum(ready.wanted.counts.get(name, 0) for _, ready in plans)
         prompt_tokens, most = sum(tokens for tokens, _ in counts), to_sample * most_per_answer
         costs = [
-            _cost(model, job.recipe, tokens, asked * most_per_answer)
+            _charge(model, job.recipe).usd(prompt=tokens, completion=asked * most_per_answer)
             for (model, _), (tokens, _), asked in zip(parts, counts, samples, strict=True)
         ]
         pools.append(
@@ -136,30 +136,18 @@ def _judge_rows(
     )
 
 
-def _price(model: Model, *, recipe: Recipe) -> tuple[Price | None, float]:
-    """The model's price and the share of it that is charged; None for one that is not paid by the token, or not listed."""
-    if not isinstance(model.config, PAID):
-        return None, 1.0
-    names = [model.config.model, *([model.priced_as] if model.priced_as else [])]
-    listed = next((found for name in names if (found := price_of(name, recipe.prices)) is not None), None)
-    return listed, getattr(model.policy, "price_factor", 1.0)
-
-
-def _cost(model: Model, recipe: Recipe, prompt_tokens: int, completion_tokens: int) -> float | None:
-    """0 for a model that is not paid by the token; None where a price is missing."""
-    listed, factor = _price(model, recipe=recipe)
-    if not isinstance(model.config, PAID):
-        return 0.0
-    return factor * listed.usd(prompt=prompt_tokens, completion=completion_tokens) if listed else None
+def _charge(model: Model, recipe: Recipe) -> Charge:
+    """What the model's tokens cost."""
+    return charge_of(model.config, recipe.prices, priced_as=model.priced_as)
 
 
 def purse_of(plans: Sequence[tuple[Model, Plan]], job: Prepared, store: ReplyStore) -> Budget:
     """What may be spent: the recipe's budget, less what the stored answers cost. Its price is set model by model."""
     purse = Budget(budget_usd=job.recipe.limits.budget_usd)
     for model, ready in plans:
-        listed, factor = _price(model, recipe=job.recipe)
-        if listed is not None:
-            purse.spent_usd += sample.stored_cost_usd(ready, store, listed, factor=factor)
+        cost = _charge(model, job.recipe)
+        if cost.price is not None:
+            purse.spent_usd += sample.stored_cost_usd(ready, store, cost.price, factor=cost.factor)
     return purse
 
 
@@ -180,7 +168,7 @@ async def buy_all(
     failures = {}
     for model, ready in plans:
         if ready.requests:
-            purse.price, purse.factor = _price(model, recipe=recipe)
+            purse.charge(_charge(model, recipe))
             limit = int(recipe.limits.max_failure_rate * len(ready.wanted))
             try:
                 failures[model.name] = await buy(

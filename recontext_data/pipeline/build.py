@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.contexts.context import NONE
+from recontext_data.core.budget import Budget, PaidByToken
 from recontext_data.core.errors import BuildStopped, RecipeError
 from recontext_data.core.records import Task
 from recontext_data.core.row_ledger import LedgerEntry
@@ -30,9 +31,9 @@ from recontext_data.pipeline.judge import judge
 from recontext_data.pipeline.judge_client import JudgeClient
 from recontext_data.pipeline.judge_forecast import stored_usd
 from recontext_data.pipeline.manifest import finish, judging_facts, manifest, reused_manifest
-from recontext_data.pipeline.preparation import PAID, Prepared, counsel_of, plan, price
+from recontext_data.pipeline.preparation import Prepared, charge, counsel_of, plan
 from recontext_data.pipeline.prompts import check_template
-from recontext_data.pipeline.purchase import Budget, buy
+from recontext_data.pipeline.purchase import buy
 from recontext_data.pipeline.recontextualize import ArmPlan
 from recontext_data.pipeline.sample import Collected, Plan, SampleOutcome, without_texts
 from recontext_data.pipeline.select import select, with_labels, with_outcome
@@ -194,7 +195,7 @@ def _sample(build: Prepared, counsel: JudgeClient, *, store: ReplyStore, screen:
         purse.spent_usd += stored_usd(build.recipe.judges, counsel, candidates=sampled, tasks=build.by_id)
     _require_affordable(build, purse, ready)
     if missing:
-        if isinstance(build.recipe.policy, PAID):
+        if isinstance(build.recipe.policy, PaidByToken):
             read_key(build.recipe.policy.api_key_env)  # a missing key is the first thing said, and the only one
         counsel.require_ready(build.recipe.judges)
         check_template(build.policy, build.recipe, build.tasks.tasks[0])
@@ -224,28 +225,26 @@ def _purse(build: Prepared, ready: Plan, store: ReplyStore) -> Budget:
     Raises:
         RecipeError: there is a budget and no price to hold it against.
     """
-    listed, factor = price(build)
-    budget = build.recipe.limits.budget_usd
-    nobody_is_paid = build.recipe.completion.rewriter is None
-    if budget is not None and listed is None and (nobody_is_paid or isinstance(build.recipe.policy, PAID)):
-        model = getattr(build.recipe.policy, "model", build.recipe.policy.kind)
-        raise RecipeError(f"limits.budget_usd: no price is known for {model}; set prices.{model}='{{input: ..., output: ...}}'")
-    spent = sample.stored_cost_usd(ready, store, listed, factor=factor) if listed else 0.0
-    return Budget(price=listed, factor=factor, budget_usd=budget, spent_usd=spent)
+    cost, budget = charge(build), build.recipe.limits.budget_usd
+    cost.require_price(budget)
+    others = [policy for one in build.recipe.judges if (policy := getattr(one, "policy", None)) is not None]
+    others += [build.recipe.completion.rewriter.policy] if build.recipe.completion.rewriter else []
+    if budget is not None and not cost.is_paid and not any(isinstance(policy, PaidByToken) for policy in others):
+        raise RecipeError(
+            f"limits.budget_usd: no price is known for {getattr(build.recipe.policy, 'model', cost.model)}: "
+            f"policy.kind={cost.model} and the judges are not paid by the token; remove limits.budget_usd"
+        )
+    spent = sample.stored_cost_usd(ready, store, cost.price, factor=cost.factor) if cost.price else 0.0
+    return Budget(price=cost.price, factor=cost.factor, budget_usd=budget, spent_usd=spent)
 
 
 def _require_affordable(build: Prepared, purse: Budget, ready: Plan) -> None:
-    """A batch is bought as a whole and cannot be stopped half way, so what it may cost at most must fit the budget."""
-    if purse.budget_usd is None or purse.price is None or not isinstance(build.policy, OpenAIBatchPolicy):
-        return
-    prompt, _ = sample.token_counts(ready.requests, build.policy)
-    completion = ready.requests.num_completions * build.recipe.sampler.max_tokens
-    most = purse.spent_usd + purse.factor * purse.price.usd(prompt=prompt, completion=completion)
-    if most > purse.budget_usd:
-        raise BuildStopped(
-            f"limits.budget_usd: {purse.budget_usd} USD, and with this batch the run may cost {most:.4f} if every completion "
-            "runs to sampler.max_tokens; raise the budget, lower max_tokens, or use policy.kind=openai, which stops in time"
-        )
+    config = build.recipe.policy
+    if purse.price is not None and isinstance(config, PaidByToken) and not config.stops_in_time:
+        prompt, _ = sample.token_counts(ready.requests, build.policy)
+        completion = ready.requests.num_completions * build.recipe.sampler.max_tokens
+        fix = "lower sampler.max_tokens, or use policy.kind=openai, which stops in time"
+        purse.require_affordable(prompt=prompt, completion=completion, batch="this batch", fix=fix)
 
 
 def _tasks_table(tasks: Mapping[str, Task]) -> "pl.DataFrame":

@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
-from recontext_data.core.errors import BuildStopped, RecipeError
-from recontext_data.core.prices import Price, price_of
+from recontext_data.core.budget import Budget, Charge, PaidByToken, charge_of
+from recontext_data.core.errors import BuildStopped
+from recontext_data.core.prices import Price
 from recontext_data.core.records import Candidate, Judgement, Messages, Reply, Request, content_hash, derive_seed
 from recontext_data.judges.base import Asker, Comparer, Paid
 from recontext_data.pipeline import sample
-from recontext_data.pipeline.judge_models import PAID, Account, asks
+from recontext_data.pipeline.judge_models import Account, asks
 from recontext_data.pipeline.judge_questions import JudgeQuestion, heard, put, question, stored
-from recontext_data.pipeline.purchase import Budget, ProgressSink, buy
+from recontext_data.pipeline.purchase import ProgressSink, buy
 from recontext_data.policies.base import Policy
 from recontext_data.policies.openai.batch import OpenAIBatchConfig
 from recontext_data.policies.openai.http import read_key
@@ -109,22 +110,15 @@ class JudgeClient:
                     for word in one.tally(group, [(match, next(replies)) for match in each])
                 ]
 
-    def price(self, one: Paid) -> tuple[Price | None, float]:
-        """The price of a judge's model and the share of it that is charged; None for one that is not paid by the token.
+    def charge(self, one: Paid) -> Charge:
+        """What the tokens of a judge's model cost.
 
         Raises:
-            RecipeError: there is a budget and no price to hold it against.
+            RecipeError: there is a budget and the price is not known.
         """
-        if not isinstance(one.policy, PAID):
-            return None, 1.0
-        listed = price_of(one.policy.model, self._prices)
-        if listed is None and self._limits.budget_usd is not None:
-            model = one.policy.model
-            raise RecipeError(
-                f"limits.budget_usd: no price is known for {model}, which judges {one.name}; "
-                f"set prices.{model}='{{input: ..., output: ...}}'"
-            )
-        return listed, getattr(self._policies[one.name], "price_factor", 1.0)
+        cost = charge_of(one.policy, self._prices)
+        cost.require_price(self._limits.budget_usd, role=f", which judges {one.name}")
+        return cost
 
     def require_ready(self, judges: Sequence[Any]) -> None:
         """What would stop the asking is said before anything is bought: a missing key, a missing price.
@@ -134,8 +128,8 @@ class JudgeClient:
         """
         for one in judges:
             if asks(one):
-                self.price(one)
-                if isinstance(one.policy, PAID):
+                self.charge(one)
+                if isinstance(one.policy, PaidByToken):
                     read_key(one.policy.api_key_env)
 
     def ask(self, one: Paid, questions: Sequence[JudgeQuestion], *, session: "_Session | None" = None) -> list[Reply | None]:
@@ -184,17 +178,17 @@ class JudgeClient:
         account.wanted += len(new)
         account.prompt_tokens += int(new["prompt_tokens"].sum())
         account.completion_tokens += int(new["completion_tokens"].sum())
-        listed, factor = self.price(one)
-        if listed is not None:
-            account.usd = (account.usd or 0.0) + sample.cost_usd(new, listed, factor=factor)
+        cost = self.charge(one)
+        if cost.price is not None:
+            account.usd = (account.usd or 0.0) + sample.cost_usd(new, cost.price, factor=cost.factor)
             fresh = new.filter([key not in self._counted for key in new["key"]])
-            self.spent_usd += sample.cost_usd(fresh, listed, factor=factor)
+            self.spent_usd += sample.cost_usd(fresh, cost.price, factor=cost.factor)
             self._counted.update(fresh["key"])
 
     def spend(self, one: Paid, requests: Sequence[Request], *, how: "_Buying") -> dict[str, str]:
         """Buys; key -> error of those that failed. The purse and the account know of it afterwards."""
-        listed, factor = self.price(one)
-        purse = Budget(price=listed, factor=factor, budget_usd=self._limits.budget_usd, spent_usd=self.spent_usd)
+        cost = self.charge(one)
+        purse = Budget(price=cost.price, factor=cost.factor, budget_usd=self._limits.budget_usd, spent_usd=self.spent_usd)
         account = self.accounts[one.name]
         self._require_affordable(one, requests, purse)
         try:
@@ -216,17 +210,11 @@ class JudgeClient:
         return failed
 
     def _require_affordable(self, one: Paid, requests: Sequence[Request], purse: Budget) -> None:
-        """A batch is bought as a whole and cannot be stopped half way, so what it may cost at most must fit the budget."""
-        if purse.budget_usd is None or purse.price is None or not isinstance(one.policy, OpenAIBatchConfig):
-            return
-        prompt, _ = sample.token_counts(requests, self._policies[one.name])
-        completion = len(requests) * one.sampling.max_tokens
-        most = purse.spent_usd + purse.factor * purse.price.usd(prompt=prompt, completion=completion)
-        if most > purse.budget_usd:
-            raise BuildStopped(
-                f"limits.budget_usd: {purse.budget_usd} USD, and with this batch of judge {one.name} the run may cost "
-                f"{most:.4f}; raise the budget, or use policy.kind=openai for the judge, which stops in time"
-            )
+        if purse.price is not None and isinstance(one.policy, PaidByToken) and not one.policy.stops_in_time:
+            prompt, _ = sample.token_counts(requests, self._policies[one.name])
+            fix = "use policy.kind=openai for the judge, which stops in time"
+            completion, batch = len(requests) * one.sampling.max_tokens, f"this batch of judge {one.name}"
+            purse.require_affordable(prompt=prompt, completion=completion, batch=batch, fix=fix)
 
     def limit(self, total: int) -> int:
         """Questions that may fail, of so many."""

@@ -8,7 +8,7 @@ from recontext_data.core.records import Candidate, Messages, Task
 from recontext_data.judges.base import Asker, Comparer
 from recontext_data.pipeline.judge import BATCH, as_judged, groups
 from recontext_data.pipeline.judge_client import JudgeClient
-from recontext_data.pipeline.judge_models import PAID, asks
+from recontext_data.pipeline.judge_models import asks
 from recontext_data.pipeline.judge_questions import JudgeQuestion, put, question
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ def _row(
     to_ask = len(missing) + unknown
     prompt_tokens += unknown_tokens
     most = to_ask * one.sampling.max_tokens
-    listed, factor = counsel.price(one)
-    rounds = factor * (1 + one.retries)
-    paid = rounds * listed.usd(prompt=prompt_tokens, completion=most) if listed else None
+    rounds = 1 + one.retries
     return {
         "context": f"judge {one.name}",
         "role": "judge",
@@ -98,7 +96,7 @@ def _row(
         "prompt_tokens": prompt_tokens,
         "is_exact": is_exact and not unknown,
         "max_completion_tokens": most * (1 + one.retries),
-        "cost_usd": paid if isinstance(one.policy, PAID) else 0.0,
+        "cost_usd": counsel.charge(one).usd(prompt=rounds * prompt_tokens, completion=rounds * most),
     }
 
 
@@ -136,7 +134,7 @@ def _of_unsampled(
 def stored_usd(judges: Sequence[Any], counsel: JudgeClient, *, candidates: "pl.DataFrame", tasks: Mapping[str, Task]) -> float:
     """What the judges' replies about these candidates cost that are in the store already; the counsel knows of them then."""
     for one in judges:
-        if asks(one) and counsel.price(one)[0] is not None:
+        if asks(one) and counsel.charge(one).price is not None:
             for batch in _questions(one, candidates, tasks):
                 counsel.ask(one, batch)
     return counsel.spent_usd

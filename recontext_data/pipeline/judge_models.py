@@ -8,10 +8,6 @@ from typing import Any
 from recontext_data.judges.base import AnyJudge, Asker, Comparer
 from recontext_data.policies.base import AnyPolicy, Policy
 from recontext_data.policies.openai.batch import OpenAIBatchConfig
-from recontext_data.policies.openai.chat import OpenAIConfig
-
-PAID = (OpenAIConfig, OpenAIBatchConfig)
-"""Policies that are paid by the token."""
 
 
 @dataclass

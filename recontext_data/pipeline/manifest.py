@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recontext_data.config.recipe import Recipe
 from recontext_data.contexts.arms import Arm
 from recontext_data.contexts.context import Context, render
+from recontext_data.core.budget import Budget
 from recontext_data.core.records import content_hash
 from recontext_data.core.version import __version__
 from recontext_data.pipeline import sample
@@ -17,7 +18,6 @@ from recontext_data.pipeline.export import Exported
 from recontext_data.pipeline.judge_client import JudgeClient
 from recontext_data.pipeline.judge_models import Account, identities
 from recontext_data.pipeline.preparation import Prepared
-from recontext_data.pipeline.purchase import Budget
 from recontext_data.pipeline.recontextualize import ArmPlan
 from recontext_data.pipeline.sample import SampleOutcome
 from recontext_data.pipeline.summary import (

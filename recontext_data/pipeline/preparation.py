@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recontext_data.config.recipe import Recipe
 from recontext_data.contexts.arms import Arm, context_or_none, folder_name, kind_of, pools
 from recontext_data.contexts.context import render
-from recontext_data.core.prices import Price, price_of
+from recontext_data.core.budget import Charge, charge_of
 from recontext_data.core.records import SamplingParams, Task, content_hash
 from recontext_data.environments.base import TaskSet
 from recontext_data.judges.base import Asker, Comparer
@@ -24,16 +24,11 @@ from recontext_data.pipeline.recontextualize import ArmPlan
 from recontext_data.pipeline.sample import Plan, Pool
 from recontext_data.policies.base import Policy
 from recontext_data.policies.building import build_policy
-from recontext_data.policies.openai.batch import OpenAIBatchConfig
-from recontext_data.policies.openai.chat import OpenAIConfig
 from recontext_data.store.replies import ReplyStore
 from recontext_data.store.task_file import TasksById
 
 if TYPE_CHECKING:
     from recontext_data.reports.screen import Screen
-
-PAID = (OpenAIConfig, OpenAIBatchConfig)
-"""Policies that are paid by the token."""
 
 NOT_IN_ROWS = {
     "baselines",
@@ -206,12 +201,9 @@ def plan(build: Prepared, store: ReplyStore) -> Plan:
     )
 
 
-def price(build: Prepared) -> tuple[Price | None, float]:
-    """The policy's price and the share of it that is charged; None for a model that is not paid by the token."""
-    policy = build.recipe.policy
-    if not isinstance(policy, PAID):
-        return None, 1.0
-    return price_of(policy.model, build.recipe.prices), getattr(build.policy, "price_factor", 1.0)
+def charge(build: Prepared) -> Charge:
+    """What the policy's tokens cost."""
+    return charge_of(build.recipe.policy, build.recipe.prices)
 
 
 def counsel_of(build: Prepared, store: ReplyStore, screen: "Screen | None" = None) -> JudgeClient:
@@ -227,7 +219,7 @@ def forecast(build: Prepared, store: ReplyStore) -> dict[str, Any]:
     ready = plan(build, store)
     wanted = ready.wanted.table()
     missing = {key for request in ready.requests for key in request.keys}
-    listed, factor = price(build)
+    cost = charge(build)
     rows = []
     for pool in build.pools:
         part = wanted.filter(pl.col("generation_context") == pool.name)
@@ -248,7 +240,7 @@ def forecast(build: Prepared, store: ReplyStore) -> dict[str, Any]:
                 "prompt_tokens": prompt_tokens,
                 "is_exact": is_exact,
                 "max_completion_tokens": most,
-                "cost_usd": factor * listed.usd(prompt=prompt_tokens, completion=most) if listed else _free(build),
+                "cost_usd": cost.usd(prompt=prompt_tokens, completion=most),
             }
         )
     rows += judge_forecast(
@@ -263,10 +255,5 @@ def forecast(build: Prepared, store: ReplyStore) -> dict[str, Any]:
         "policy": build.policy.description,
         "pools": rows,
         "budget_usd": build.recipe.limits.budget_usd,
-        "price": listed.model_dump(mode="json") if listed else None,
+        "price": cost.price.model_dump(mode="json") if cost.price else None,
     }
-
-
-def _free(build: Prepared) -> float | None:
-    """0 for a model that is not paid by the token; None where a price is missing."""
-    return None if isinstance(build.recipe.policy, PAID) else 0.0

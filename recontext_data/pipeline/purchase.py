@@ -9,12 +9,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, Protocol
 
+from recontext_data.core.budget import Budget
 from recontext_data.core.errors import BuildStopped
-from recontext_data.core.prices import Price
 from recontext_data.core.records import Reply, Request, SamplingParams, content_hash
 from recontext_data.policies.base import InGroups, Policy
 from recontext_data.store.replies import ReplyStore
@@ -33,45 +33,6 @@ class ProgressSink(Protocol):
     def advance(self, n: int = 1, *, failed: int = 0, usd: float = 0.0) -> None:
         """`n` more are done, of which `failed` failed, for `usd`."""
         ...
-
-
-@dataclass
-class Budget:
-    """What may be spent and what has been. Without a price nothing is counted: a model of one's own costs no tokens."""
-
-    price: Price | None = None
-    factor: float = 1.0
-    """Of the list price: 0.5 in the Batch API."""
-    budget_usd: float | None = None
-    spent_usd: float = 0.0
-    """So far, by this run: what its stored replies cost is in it from the start."""
-    held_back: int = field(default=0, init=False)
-    """Completions that were not had, since the money was spent or too many had failed."""
-    is_closed: bool = field(default=False, init=False)
-    """Whether nothing more may be asked for, whatever is left."""
-    is_drained: bool = field(default=False, init=False)
-    """Whether every request has been given out."""
-
-    def pay(self, replies: Sequence[Reply]) -> float:
-        """Counts what replies cost and returns it."""
-        if self.price is None:
-            return 0.0
-        usd = self.factor * sum(self.price.of(reply) for reply in replies)
-        self.spent_usd += usd
-        return usd
-
-    def may_spend(self) -> bool:
-        """Whether anything more may be asked for."""
-        return not self.is_closed and (self.budget_usd is None or self.spent_usd < self.budget_usd)
-
-    def affordable(self, requests: Iterator[Request]) -> Iterator[Request]:
-        """The requests, one by one as they are pulled, until the budget is spent."""
-        while self.may_spend():
-            request = next(requests, None)
-            if request is None:
-                self.is_drained = True
-                return
-            yield request
 
 
 class InFlight:
@@ -144,14 +105,10 @@ async def buy(
                 if purse.is_drained and not isinstance(policy, InGroups):
                     break
     if not purse.may_spend():
-        purse.held_back = len(under_way) + sum(len(request.ks) for request in source)
+        purse.unsent_count = len(under_way) + sum(len(request.ks) for request in source)
     if len(failures) > max_failures:
         raise BuildStopped(_too_many(failures, max_failures))
-    if purse.held_back:
-        raise BuildStopped(
-            f"limits.budget_usd: {purse.spent_usd:.4f} of {purse.budget_usd} USD are spent and {purse.held_back} completions "
-            "are still to be sampled; raise it and run the same command again, what came is kept"
-        )
+    purse.require_all_sent()
     return failures
 
 

@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recontext_data.config.recipe import Completion, Limits, Recipe, Rewriter
+from recontext_data.core.budget import Budget, PaidByToken, charge_of
 from recontext_data.core.completions import after_thinking, joined, split_reasoning
-from recontext_data.core.errors import RecipeError
-from recontext_data.core.prices import price_of
 from recontext_data.core.records import Message, SamplingParams, Task
 from recontext_data.core.row_ledger import LedgerEntry, entry
 from recontext_data.pipeline import sample
-from recontext_data.pipeline.purchase import Budget, buy
+from recontext_data.pipeline.purchase import buy
 from recontext_data.pipeline.sample import Pool
 from recontext_data.pipeline.selected_rows import BATCH, CompletionTransform, ForwardParquetReader
 from recontext_data.policies.base import Policy
-from recontext_data.policies.openai.chat import OpenAIConfig
 from recontext_data.policies.openai.http import read_key
 from recontext_data.store.replies import ReplyStore
 
@@ -96,7 +94,7 @@ class ReasoningRewriter:
             self.purse.spent_usd += sample.cost_usd(stored, self.purse.price, factor=self.purse.factor)
         failures: dict[str, str] = {}
         if missing:
-            if isinstance(self.config.policy, OpenAIConfig):
+            if isinstance(self.config.policy, PaidByToken):
                 read_key(self.config.policy.api_key_env)
             self.screen.note(f"rewriter: {self.policy.description}")
             limit = int(self.limits.max_failure_rate * len(wanted))
@@ -132,14 +130,9 @@ def rewriting(recipe: Recipe, *, store: ReplyStore, screen: "Screen") -> Reasoni
     config = recipe.completion.rewriter
     if config is None:
         return None
-    purse = Budget(budget_usd=recipe.limits.budget_usd)
-    if isinstance(config.policy, OpenAIConfig):
-        model = config.policy.model
-        purse.price = price_of(model, recipe.prices)
-        if purse.budget_usd is not None and purse.price is None:
-            raise RecipeError(
-                f"limits.budget_usd: no price is known for {model}; set prices.{model}='{{input: ..., output: ...}}'"
-            )
+    cost, purse = charge_of(config.policy, recipe.prices), Budget(budget_usd=recipe.limits.budget_usd)
+    cost.require_price(purse.budget_usd)
+    purse.charge(cost)
     return ReasoningRewriter(
         config=config, limits=recipe.limits, store=store, screen=screen, purse=purse, policy=config.policy.build()
     )

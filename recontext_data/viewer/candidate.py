@@ -8,7 +8,9 @@ import orjson
 
 from recontext_data.contexts.context import NONE
 from recontext_data.contexts.stored_prompts import prompt_under
-from recontext_data.core.prices import Price, price_of
+from recontext_data.core.budget import charge_of
+from recontext_data.core.prices import Price
+from recontext_data.policies.kinds import POLICIES
 from recontext_data.reports.difference import ComparedTurn, compare_turns
 from recontext_data.reports.text import LIMIT
 from recontext_data.viewer.database import Database, name, source
@@ -21,8 +23,6 @@ TEXTS = ("completion", "reasoning")
 
 PIECE = 100_000
 """Characters that `show more` adds."""
-
-PAID = ("openai", "openai_batch")
 
 
 @dataclass(frozen=True)
@@ -225,14 +225,14 @@ def _cost(look: RunSnapshot, row: Mapping[str, Any]) -> float | None:
     """What the reply cost at list price; None where it was not paid by the token or no price is known."""
     recipe = (look.manifest or {}).get("recipe", {})
     policy = recipe.get("policy", {})
-    if policy.get("kind") not in PAID:
+    if policy.get("kind") not in POLICIES.homes:
         return None
     own = {model: Price.model_validate(price, strict=False) for model, price in recipe.get("prices", {}).items()}
-    listed = price_of(policy.get("model", ""), own)
+    cost = charge_of(POLICIES.config(policy["kind"]).model_construct(**policy), own)
     cached = orjson.loads(row["details"]).get("cached_tokens") if row.get("details") else None
-    if listed is None:
+    if cost.price is None:
         return None
-    return listed.usd(
+    return cost.usd(
         prompt=row["prompt_tokens"] or 0,
         completion=row["completion_tokens"] or 0,
         cached=cached if isinstance(cached, int) else 0,

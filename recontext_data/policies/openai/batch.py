@@ -16,7 +16,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -38,6 +38,10 @@ log = logging.getLogger(__name__)
 
 class OpenAIBatchConfig(Config):
     """A model behind OpenAI's Batch API."""
+
+    price_factor: ClassVar[float] = 0.5
+    """Of the price of the same tokens asked for one request at a time."""
+    stops_in_time: ClassVar[bool] = False
 
     kind: Literal["openai_batch"] = "openai_batch"
     model: str
@@ -85,9 +89,6 @@ class OpenAIBatchConfig(Config):
 
 class OpenAIBatchPolicy:
     """Samples a model through batches."""
-
-    price_factor = 0.5
-    """Of the price of the same tokens asked for one request at a time."""
 
     def __init__(self, config: OpenAIBatchConfig, *, state: Path | None = None) -> None:
         self._config = config

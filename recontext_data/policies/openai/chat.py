@@ -13,7 +13,7 @@ The key is read from the environment when the first request is sent; it is in no
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import orjson
@@ -36,6 +36,9 @@ BYTES_PER_TOKEN = 4
 
 class OpenAIConfig(Config):
     """A model behind OpenAI's chat completions interface."""
+
+    price_factor: ClassVar[float] = 1.0
+    stops_in_time: ClassVar[bool] = True
 
     kind: Literal["openai"] = "openai"
     model: str
