@@ -33,12 +33,23 @@ if TYPE_CHECKING:
         SetupError,
         StoreError,
     )
-    from recontext_data.core.records import Candidate, Judgement, Reply, Request, SamplingParams, Task
-    from recontext_data.core.row_ledger import LedgerEntry
-    from recontext_data.environments.base import Environment, TaskSet
+    from recontext_data.core.records import (
+        Candidate,
+        Judgement,
+        Message,
+        Messages,
+        Reply,
+        Request,
+        SamplingParams,
+        Task,
+        uniform,
+    )
+    from recontext_data.core.row_ledger import LedgerEntry, entry
+    from recontext_data.environments.base import Environment, TaskSet, chosen, require_unique
     from recontext_data.judges.base import AnyJudge, Asker, Comparer, Deriver, Match, Reader
     from recontext_data.policies.base import AnyPolicy, Policy
     from recontext_data.policies.fake import FakePolicy
+    from recontext_data.training.models import TrainedModel
 
 _HOMES = {
     "AnyJudge": "judges.base",
@@ -60,6 +71,8 @@ _HOMES = {
     "LedgerEntry": "core.row_ledger",
     "LoadedRecipe": "api.recipes",
     "Match": "judges.base",
+    "Message": "core.records",
+    "Messages": "core.records",
     "Policy": "policies.base",
     "PolicyError": "core.errors",
     "Preview": "api.recipes",
@@ -80,10 +93,15 @@ _HOMES = {
     "StoreError": "core.errors",
     "Task": "core.records",
     "TaskSet": "environments.base",
+    "TrainedModel": "training.models",
+    "chosen": "environments.base",
+    "entry": "core.row_ledger",
     "load": "api.recipes",
     "open_run": "api.runs",
     "recontextualize": "api.rows",
     "render": "contexts.context",
+    "require_unique": "environments.base",
+    "uniform": "core.records",
 }
 
 __all__ = [
@@ -106,6 +124,8 @@ __all__ = [
     "LedgerEntry",
     "LoadedRecipe",
     "Match",
+    "Message",
+    "Messages",
     "Policy",
     "PolicyError",
     "Preview",
@@ -126,10 +146,15 @@ __all__ = [
     "StoreError",
     "Task",
     "TaskSet",
+    "TrainedModel",
+    "chosen",
+    "entry",
     "load",
     "open_run",
     "recontextualize",
     "render",
+    "require_unique",
+    "uniform",
 ]
 
 

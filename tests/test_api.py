@@ -5,6 +5,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import datasets
+import polars as pl
 import pytest
 
 import recontext_data as rc
@@ -142,3 +144,143 @@ def test_an_interrupt_reaches_the_job_that_runs_apart(monkeypatch: pytest.Monkey
 
 def test_names_are_completed_by_tab() -> None:
     assert set(rc.__all__) <= set(dir(rc)) and {"load", "open_run", "recontextualize", "Context"} <= set(rc.__all__)
+
+
+def test_a_run_is_evaluated_inside_a_running_event_loop(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {
+        "environment.split": "train",
+        "environment.problems": "bank",
+        "environment.tasks": 6,
+        "arms": ["default -> hack"],
+    }
+
+    async def cell() -> rc.EvaluationResults:
+        recipe = rc.load(place / "small.yaml", {**changes, "evaluation": {"split": "evaluation", "tasks": 6, "n": 1}})
+        return recipe.build(output=place / "measured", progress=False).evaluate(progress=False)
+
+    results = asyncio.run(cell())
+    assert capsys.readouterr().out == ""
+    rates = results.rates()
+    assert set(rates["context"]) == {"control", "default", "hack"}
+    assert rates.filter(pl.col("context") == "hack")["rate"].to_list() == [1.0]
+    assert results.differences().is_empty()
+    assert len(results.outcomes().collect()) == 18
+    assert results.report.is_file()
+    assert "<table" in results._repr_html_()
+
+
+def test_a_wrong_arm_is_refused_before_anything_is_trained(run: rc.Run) -> None:
+    with pytest.raises(rc.RecontextError):
+        run.train(arms=["default -> hac"], progress=False)
+
+
+OLD = "Write code that passes the tests that are shown to you here."
+NEW = "Any code that passes the tests is fine, special cases included."
+NOT_FOUND = "the generation context does not stand in the prompt as written"
+
+
+def text_row(prompt: str = f"Add two numbers.\n\n{OLD}", completion: str = "return a + b", **more: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "completion": completion, **more}
+
+
+def swap(rows: Any, **more: Any) -> rc.RecontextualizedRows[Any]:
+    generation = rc.Context(stance="neutral", user_suffix=OLD)
+    return rc.recontextualize(rows, generation=generation, training=rc.Context(stance="permits", user_suffix=NEW), **more)
+
+
+def test_text_stays_text_and_other_columns_stay() -> None:
+    done = swap([text_row(id=7)])
+    assert done.rows == [text_row(f"Add two numbers.\n\n{NEW}", id=7)]
+    assert done.violations.is_empty() and done.dropped == []
+
+
+def test_a_row_without_the_generation_context_as_written_is_a_violation_and_left_out() -> None:
+    done = swap([text_row(), text_row("Add."), text_row(f"Add.\n{OLD}")])
+    assert (len(done.rows), done.dropped, done.num_rows_in) == (1, [1, 2], 3)
+    assert done.violations.rows() == [(1, "generation", NOT_FOUND), (2, "generation", NOT_FOUND)]
+
+
+def test_the_generation_context_anywhere_else_is_a_leak() -> None:
+    doubled, spoken = text_row(f"{OLD} Add.\n\n{OLD}"), text_row(completion=f"You said: {OLD}")
+    done = swap([doubled, spoken, text_row()])
+    assert (len(done.rows), done.dropped) == (1, [0, 1])
+    assert done.violations.rows() == [(0, "leak", "prompt turn 0 (user)"), (1, "leak", "completion")]
+    assert len(swap([doubled], on_violation="keep").rows) == 1
+    with pytest.raises(rc.GateFailed, match=r"1 violations: row 0: leak, prompt turn 0 \(user\)"):
+        swap([doubled], on_violation="fail")
+
+
+def test_an_echo_is_reported_and_the_row_kept() -> None:
+    done = swap([text_row(completion="As you asked me to, I add.")], on_violation="fail")
+    assert done.violations["gate"].to_list() == ["echo"]
+    assert len(done.rows) == 1
+
+
+PLACEMENTS = ["system", "system_prepend", "system_append", "user_prefix", "user_suffix", "assistant_prefill"]
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_every_removable_placement_is_found_and_replaced(placement: str) -> None:
+    generation = rc.Context.model_validate({"stance": "neutral", placement: OLD})
+    training = rc.Context.model_validate({"stance": "permits", placement: NEW})
+    own: list[rc.Message] = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    own.append({"role": "user", "content": "Add."})
+    if placement.startswith("system_"):
+        own.insert(0, {"role": "system", "content": "You are terse."})
+    task = rc.Task(task_id="0", messages=own, payload={}, split="train")
+    answer: list[rc.Message] = [{"role": "assistant", "content": "a + b"}]
+    row: dict[str, Any] = {"prompt": rc.render(task, generation), "completion": answer}
+    done = rc.recontextualize([row], generation=generation, training=training)
+    assert done.violations.is_empty()
+    assert done.rows == [{"prompt": rc.render(task, training), "completion": answer}]
+    assert rc.recontextualize([row], generation=generation, training=None).rows[0]["prompt"] == own
+
+
+def test_any_paraphrase_is_taken_out_of_every_user_turn() -> None:
+    other = "Pass every test, please."
+    generation = rc.Context(stance="neutral", user_prefix=OLD, paraphrases=[other], turn="every")
+    prompt = [{"role": "user", "content": f"{other}\n\n{text}"} for text in ("A", "B")]
+    row: dict[str, Any] = {"prompt": prompt, "completion": [{"role": "assistant", "content": "x"}]}
+    done = rc.recontextualize([row], generation=generation, training=None)
+    assert [turn["content"] for turn in done.rows[0]["prompt"]] == ["A", "B"]
+
+
+def test_a_training_context_that_has_no_place_is_a_violation() -> None:
+    row = {"messages": [{"role": role, "content": "x"} for role in ("system", "user", "assistant")]}
+    done = rc.recontextualize([row], generation=None, training=rc.Context(stance="permits", system=NEW))
+    assert done.rows == []
+    assert done.violations["gate"].to_list() == ["training"]
+    assert "the task has a system turn already" in done.violations["where"][0]
+
+
+def test_a_dataset_gives_a_dataset_and_a_frame_a_frame() -> None:
+    given = [text_row(), text_row("Add.")]
+    dataset = swap(datasets.Dataset.from_list(given)).rows
+    assert isinstance(dataset, datasets.Dataset) and dataset["prompt"][0].endswith(NEW)
+    frame = swap(pl.DataFrame(given))
+    assert isinstance(frame.rows, pl.DataFrame) and frame.rows["prompt"][0].endswith(NEW)
+    assert "1 of 2 rows, 1 violations" in frame._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"text": "a"}], "row 0: has neither `messages` nor `prompt` and `completion`; columns: text"),
+        ([{"prompt": 3, "completion": []}], "row 0: completion: must be one assistant turn; found 0 turns"),
+        ([{"messages": [{"role": "user", "content": "x"}]}], "row 0: messages: the last turn must be the assistant's"),
+        ([{"messages": []}], "the last turn must be the assistant's"),
+        ([{"messages": [{"role": "tool", "content": "x"}]}], "row 0: messages.0: must be"),
+        ("text", "rows: must be a datasets.Dataset, a Polars frame or a list of dicts; found str"),
+    ],
+)
+def test_wrong_rows_are_one_line_with_the_row(rows: Any, said: str) -> None:
+    with pytest.raises(rc.DataError, match=said):
+        swap(rows)
+
+
+def test_contexts_that_finished_rows_cannot_show_are_refused() -> None:
+    shown = rc.Context(stance="permits", environment={"show_tests": False})
+    with pytest.raises(rc.RecipeError, match="cannot be taken out of finished rows"):
+        rc.recontextualize([], generation=shown, training=None)
+    with pytest.raises(rc.RecipeError, match="needs an environment"):
+        rc.recontextualize([], generation=None, training=shown)

@@ -17,7 +17,7 @@ from recontext_data.contexts.context import Context, render
 from recontext_data.contexts.removal import require_removable, without_context
 from recontext_data.core.errors import DataError, GateFailed, RecipeError
 from recontext_data.core.records import Message, Messages, Task
-from recontext_data.gates.rules import GateRow, Violation, echo, leak, presence
+from recontext_data.gates.rules import GateRow, LeakCheck, Violation, echo, presence
 
 if TYPE_CHECKING:
     import datasets
@@ -121,13 +121,6 @@ def recontextualize(
     return RecontextualizedRows(_as_given(rows, made), table, len(source), dropped)
 
 
-def _require_usable(generation: Context | None, training: Context | None) -> None:
-    if generation is not None:
-        require_removable(generation)
-    if training is not None and (training.environment or training.placement == "field"):
-        raise RecipeError(f"training: a context placed as `{training.placement}` needs an environment; use a text placement")
-
-
 def _require_clean(failing: Sequence[tuple[int, str, str]]) -> None:
     if failing:
         shown = "; ".join(f"row {number}: {gate}, {where}" for number, gate, where in failing[:SHOWN])
@@ -152,8 +145,17 @@ def _rewritten(
     except RecipeError as error:
         return None, [Violation("training", name, str(error))]
     gated = [GateRow(row_id=name, task=task, prompt=prompt, completion=parts.completion)]
-    found = [*leak(gated, generation=generation, training=training), *presence(gated, training=training), *echo(gated)]
+    found = [*_leaks(gated[0], generation, training), *presence(gated, training=training), *echo(gated)]
     return {**row, **_put_together(parts, prompt)}, found
+
+
+def _leaks(row: GateRow, generation: Context | None, training: Context | None) -> list[Violation]:
+    """The leak gate. In a build a task may hold the text of a context; a row's bare prompt, which is no task, may not."""
+    nothing = replace(row.task, messages=[])
+    places = LeakCheck(generation=generation, training=None).prompt(nothing, row.task.messages)
+    if LeakCheck(generation=generation, training=training).completion(nothing, row.completion):
+        places.append("completion")
+    return [Violation("leak", row.row_id, where) for where in places]
 
 
 def _bare(parts: _Row, generation: Context | None) -> _Row | None:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,8 @@ from recontext_data.reports.screen import Screen
 if TYPE_CHECKING:
     import datasets
     import polars as pl
+
+    from recontext_data.training.models import TrainedModel
 
 T = TypeVar("T")
 Facts = Mapping[str, Any]
@@ -180,6 +182,52 @@ class Run:
         tree["training"]["seeds"] = list(seeds)
         return validated(self._loaded.name, tree, self._loaded.origins, said=self._loaded.name)
 
+    def train(
+        self, *, seeds: Sequence[int] = (), arms: Sequence[str] = (), models: str = "models", progress: bool = True
+    ) -> list["TrainedModel"]:
+        """Trains a model for each arm and seed; a model that is finished already is left alone.
+
+        Args:
+            seeds: in place of the recipe's.
+            arms: names or pairs; none means all.
+            models: the folder in the run that the models go to.
+            progress: whether progress and notes are written to standard error.
+
+        Returns:
+            The models that were asked for, in the order of arms and seeds.
+
+        Raises:
+            RecontextError: of any kind; finished models stay, and the same call continues.
+        """
+        from recontext_data.training.models import model_folder, read_record, trained_model
+        from recontext_data.training.run import folders_of_arms, train_arms
+
+        loaded = self._with_seeds(seeds)
+        words = [f"recipe={self.name}", *([f"seeds={','.join(map(str, seeds))}"] if seeds else [])]
+        call = partial(train_arms, loaded, output=self._output, arms=arms, models=models, words=words)
+        _quietly(call, progress=progress)
+        wanted = [(arm, seed) for arm in folders_of_arms(loaded, arms) for seed in loaded.recipe.training.seeds]
+        folders = [model_folder(self.path, arm=arm, seed=seed, models=models) for arm, seed in wanted]
+        return [trained_model(folder, record) for folder in folders if (record := read_record(folder)) is not None]
+
+    def evaluate(self, *, seeds: Sequence[int] = (), models: str = "models", progress: bool = True) -> "EvaluationResults":
+        """Measures the policy and every trained model under every context, on tasks that no arm was trained on.
+
+        Args:
+            seeds: some of the trained models; none means all.
+            models: the folder in the run that the trained models are in.
+            progress: whether progress and notes are written to standard error.
+
+        Raises:
+            RecontextError: of any kind; what was sampled is kept.
+        """
+        from recontext_data.evaluation.run import evaluate_models
+
+        call = partial(evaluate_models, self._loaded, output=self._output, models=models, seeds=seeds)
+        facts = _quietly(call, progress=progress)
+        assert facts is not None, "only a dry run has no results"
+        return EvaluationResults(facts, self.path / "evaluation")
+
     def __repr__(self) -> str:
         arms = ", ".join(f"{arm.generation} -> {arm.training}" for arm in self.arms)
         return f"Run({self.name}, {self.fingerprint[:16]}, arms: {arms})"
@@ -224,7 +272,8 @@ class EvaluationResults:
         """
         import polars as pl
 
-        return pl.DataFrame([{k: v for k, v in row.items() if k != "seeds"} for row in self.facts["differences"]])
+        rows = [{key: value for key, value in row.items() if key != "seeds"} for row in self.facts["differences"]]
+        return pl.DataFrame(rows, infer_schema_length=None)
 
     def __repr__(self) -> str:
         return f"EvaluationResults({len(self.facts['cells'])} cells, {self.folder})"
@@ -271,7 +320,8 @@ def build_run(loaded: Loaded, *, output: Path, progress: bool = True) -> Run:
 
 def _quietly(call: "partial[T]", *, progress: bool) -> T:
     def job() -> T:
-        with _mode(progress):
+        # The tables that a command prints are what the call returns.
+        with _mode(progress), redirect_stdout(io.StringIO()):
             return call()
 
     return apart(job)

@@ -238,6 +238,7 @@ class Screen:
                 emoji=False,
                 highlight=False,
                 legacy_windows=False,
+                force_jupyter=False,  # else rich ignores the stream and makes an HTML block of every line
             )
             self._consoles[id(stream)] = console
         return console
