@@ -84,7 +84,12 @@ def command_of(name: str, cases: Mapping[str, Any]) -> list[str]:
     """The command that builds a case."""
     words = [*cases["words"], *cases["shipped"][name]] if name in cases["shipped"] else []
     recipe = name if name in cases["shipped"] else f"./{name}.yaml"
-    return ["build", f"recipe={recipe}", f"output=out/{name}", "screen=plain", *words]
+    return ["build", *given_once([f"recipe={recipe}", f"output=out/{name}", "screen=plain", *words])]
+
+
+def given_once(words: Sequence[str]) -> list[str]:
+    """The words with each key once: a case's own value replaces the common one."""
+    return list({word.partition("=")[0]: word for word in words}.values())
 
 
 def later_commands(name: str, cases: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -92,7 +97,7 @@ def later_commands(name: str, cases: Mapping[str, Any]) -> Iterator[list[str]]:
     for format_ in cases["exports"].get(name, ()):
         yield ["publish", "to=file", f"format={format_}", f"run={name}", f"output=out/{name}"]
     if name in cases["evaluated"]:
-        yield ["evaluate", *command_of(name, cases)[1:], *cases["evaluated"][name]]
+        yield ["evaluate", *given_once([*command_of(name, cases)[1:], *cases["evaluated"][name]])]
 
 
 def build_cases(names: Sequence[str], *, folder: Path, env: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -261,7 +261,7 @@ def test_a_kind_must_say_the_same_itself(place: Path, tmp_path: Path, monkeypatc
     text = (place / "last_number.py").read_text().replace("last_number:LastNumber", "elsewhere:LastNumber")
     (tmp_path / "renamed_number.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(RecipeError, match="LastNumber must say so itself"):
+    with pytest.raises(RecipeError, match="LastNumber must declare its kind"):
         own_config("renamed_number:LastNumber")
 
 

@@ -322,9 +322,9 @@ def test_a_terminal_shows_a_line_per_job_with_its_curve(server: FakeOpenAI, tmp_
 
 def bad_words() -> list[Any]:
     return [
-        (["seeds=1,1"], "seeds: [1, 1] will not do"),
+        (["seeds=1,1"], "seeds=[1, 1]: must be different integers"),
         (["seeds=x"], "seeds=x: must be integers"),
-        (["job.epochs=99"], "job.epochs=99: will not do; the service takes 1 to 50, or auto"),
+        (["job.epochs=99"], "job.epochs=99: must be an integer from 1 to 50, or auto"),
         (["job.epochs=many"], "job.epochs=many: must be"),
         (["job.beta=0.1"], "belongs to job.method=dpo"),
         (["job.suffix=" + "x" * 65], "65 characters, and 1 to 64 are allowed"),
@@ -332,7 +332,7 @@ def bad_words() -> list[Any]:
         (["jobs.epochs=1"], "jobs.epochs: unknown key; did you mean 'job.epochs'?"),
         (["models=a/b"], "becomes a file"),
         (["on_bad=ignore"], "on_bad=ignore: must be fail | drop"),
-        (["server.base_url=nowhere"], "is no address"),
+        (["server.base_url=nowhere"], "not an address"),
         (["data=x.jsonl"], "stands in place of run="),
         (["check.tokenizer=/nowhere"], "give a tokenizer.json"),
     ]

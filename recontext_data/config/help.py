@@ -1,4 +1,4 @@
-"""Every option of a recipe, read off the types: for `--help` and for did-you-mean."""
+"""Every option of a recipe, read from the types, for `--help` and for suggestions."""
 
 import json
 import shutil
@@ -82,7 +82,7 @@ def keys_at(path: list[str], tree: object = None) -> list[str]:
         for model in models:
             info = model.model_fields.get(part)
             found += configs_in(info.annotation, info.metadata, node) if info else []
-        # A part that is no field is a list's index or a mapping's key: what it leads to was found a step before.
+        # A part that is not a field is a list's index or a mapping's key; its models were found one step before.
         models = found or models
         models = [model for model in models if _is_of_kind(model, node)] or models
     return sorted({name for model in models for name in model.model_fields})
@@ -112,7 +112,7 @@ def configs_in(annotation: Any, metadata: typing.Sequence[Any] = (), node: objec
 
 
 def build_help(loaded: Loaded) -> str:
-    """What `recontext build --help` prints: every option with its value, where the value came from, its type and meaning."""
+    """The help of build: every option of a recipe with its value, where the value comes from, its type and its meaning."""
     lines = [f"usage: recontext build recipe=NAME [key=value ...]      values below are those of recipe={loaded.name}\n"]
     run_options = {**help_lines(OptionalRecipeOptions), **modes.OPTION}
     lines += [f"{option}: {type_}\n    {meaning}" for option, (type_, meaning) in run_options.items()]

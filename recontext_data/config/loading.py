@@ -24,12 +24,12 @@ from recontext_data.core.yaml_text import half_character, read_yaml
 SUFFIXES = (".yaml", ".yml")
 
 MAX_EXTENDS = 8
-"""Recipes may extend each other this deep; more is taken for a circle."""
+"""The depth to which recipes may extend each other; more is taken for a circle."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A validated recipe and how it came about."""
+    """A validated recipe and where its values come from."""
 
     name: str
     recipe: Recipe
@@ -67,10 +67,10 @@ def load(name: str, overrides: Sequence[str] = ()) -> Loaded:
 
 
 def read_tree(name: str, overrides: Sequence[str] = ()) -> tuple[Path, dict[str, Any], dict[str, str]]:
-    """A recipe's file, the plain data that it and the overrides come to, and where each value is from; not validated yet.
+    """A recipe's file, its plain data with the overrides, and where each value comes from; not validated yet.
 
     Raises:
-        RecipeError: there is no such recipe, it is no YAML, or an override leads where nothing is.
+        RecipeError: there is no such recipe, the file is not YAML, or an override names a key that does not exist.
     """
     path = find_recipe(name)
     origins: dict[str, str] = {}
@@ -82,7 +82,7 @@ def read_tree(name: str, overrides: Sequence[str] = ()) -> tuple[Path, dict[str,
 
 
 def validated(name: str, tree: dict[str, Any], origins: Mapping[str, str], *, said: str) -> Loaded:
-    """The recipe that plain data is. `said`: what an error calls it.
+    """The recipe made of plain data. `said`: its name in errors.
 
     Raises:
         RecipeError: one line with the key, the value and the fix.
@@ -99,7 +99,7 @@ def validated(name: str, tree: dict[str, Any], origins: Mapping[str, str], *, sa
 
 def _read(path: Path, origins: dict[str, str], depth: int = 0) -> dict[str, Any]:
     if depth > MAX_EXTENDS:
-        raise RecipeError(f"{path.name}: `extends` goes deeper than {MAX_EXTENDS} recipes; is it a circle?")
+        raise RecipeError(f"{path.name}: `extends` goes deeper than {MAX_EXTENDS} recipes; is there a circle?")
     try:
         tree = read_yaml(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
@@ -159,7 +159,7 @@ def put(tree: dict[str, Any], key: str, value: Any) -> None:
     """Sets a dotted key of plain data to a value.
 
     Raises:
-        RecipeError: it leads where nothing is.
+        RecipeError: the key does not exist.
     """
     path = key.split(".")
     node: Any = tree
@@ -172,7 +172,7 @@ def overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]
     """Plain data with overrides such as `policy.model=gpt-4.1` applied to it, in order.
 
     Raises:
-        RecipeError: an override is no key=value, or leads where nothing is.
+        RecipeError: an override is not key=value, or names a key that does not exist.
     """
     for override in overrides:
         _apply(tree, override, {})
@@ -209,7 +209,7 @@ def _value(text: str) -> Any:
         return text
     bare = text.lstrip()[:1] not in tuple("{['\"")
     if value is None and text.strip().lower() not in ("", "~", "null"):
-        return text  # YAML took it for a comment or an anchor
+        return text  # YAML read a comment or an anchor
     return text if bare and isinstance(value, str | dict | list) else value
 
 
@@ -223,7 +223,7 @@ def _step(node: Any, part: str, where: str) -> Any:
 
 
 def _long_form(value: Any) -> Any:
-    """What can have keys below it: `tiny` is short for a kind, `a -> b` for an arm, and nothing for an empty mapping."""
+    """The long form, which can have keys: of `tiny`, short for a kind; of `a -> b`, an arm; of null, an empty mapping."""
     if value is None:
         return {}
     if not isinstance(value, str):
@@ -258,7 +258,7 @@ def describe(error: ValidationError, tree: Mapping[str, Any]) -> str:
         from recontext_data.config.help import keys_at
 
         *path, wrong = where.split(".")
-        # Another kind of judge or policy may know it: that is no help here.
+        # Another kind of judge or policy may have this very key; suggesting it would not help.
         return [key for key in keys_at(path, tree) if key != wrong]
 
     return one_line(error, tree, whole="recipe", keys_beside=keys_beside)

@@ -1,4 +1,4 @@
-"""What `calibrate` reads of a command line that names no recipe: a judge, and what it may cost."""
+"""The options of `calibrate` without a recipe: a judge and its limits."""
 
 from recontext_data.config.recipe import JudgeConfig, Limits
 from recontext_data.core.config import Config
@@ -11,6 +11,6 @@ class Alone(Config):
     judge: JudgeConfig
     """The judge that is measured."""
     limits: Limits = Limits()
-    """What ends the asking."""
+    """Limits that end the judging."""
     prices: dict[str, Price] = {}
     """USD per million tokens by model, over data/prices.yaml."""

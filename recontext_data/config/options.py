@@ -235,7 +235,7 @@ def fields_of(kind: type[Config]) -> dict[str, FieldInfo]:
 
 
 def value_of(info: FieldInfo, key: str, text: str) -> object:
-    """A text as a value of the field's type; a text that is none stays, and validation refuses it."""
+    """A text as a value of the field's type; any other text stays, and validation refuses it."""
     annotation = info.annotation
     members = (annotation, *get_args(annotation))
     if get_origin(annotation) is list:

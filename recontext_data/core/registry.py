@@ -23,7 +23,7 @@ from recontext_data.core.errors import RecipeError
 
 @dataclass(frozen=True, eq=False)  # one is itself alone: a type that it annotates must be hashable
 class Kinds:
-    """What the key `kind` may say, and where the config for it is: `module:Class`."""
+    """The values of the key `kind`, and where the config of each is: `module:Class`."""
 
     homes: Mapping[str, str]
 
@@ -31,7 +31,7 @@ class Kinds:
         """The config class of a kind.
 
         Raises:
-            RecipeError: it is somebody's own and cannot be found, or is no config of this kind.
+            RecipeError: the kind is somebody's own and cannot be found, or is not a config of this kind.
         """
         if kind not in self.homes:
             return own_config(kind)
@@ -80,12 +80,12 @@ def own_config(kind: str) -> type[Config]:
     """The config class behind `module:Class`. Importing runs the module: a recipe can name one, never bring one along.
 
     Raises:
-        RecipeError: there is no such module or class, or it is no config whose `kind` says the same.
+        RecipeError: there is no such module or class, or it is not a config with this `kind`.
     """
     module, _, name = kind.partition(":")
     parts = module.split(".")
     if not all(part.isidentifier() for part in [*parts, name]):
-        raise RecipeError(f"kind: {kind!r} will not do; write module:Class, such as my_judge:Politeness")
+        raise RecipeError(f"kind: {kind!r} is not a kind; write module:Class, such as my_judge:Politeness")
     if find_spec(parts[0]) is None:
         raise RecipeError(
             f"kind: {kind!r}: Python finds no module {parts[0]!r}; run from its folder with `python -m recontext_data.build`, "
@@ -97,9 +97,9 @@ def own_config(kind: str) -> type[Config]:
         raise RecipeError(f"kind: {kind!r}: {module} cannot be imported: {error}") from None
     if not (isinstance(found, type) and issubclass(found, Config)):
         raise RecipeError(
-            f"kind: {kind!r}: {module} has no config of that name; derive {name} from recontext_data.core.config.Config"
+            f"kind: {kind!r}: {module} has no config class of that name; derive {name} from recontext_data.core.config.Config"
         )
     field = found.model_fields.get("kind")
     if field is None or field.default != kind:
-        raise RecipeError(f"kind: {kind!r}: {name} must say so itself: `kind: str = {kind!r}`")
+        raise RecipeError(f"kind: {kind!r}: {name} must declare its kind: `kind: str = {kind!r}`")
     return found

@@ -86,7 +86,7 @@ def _sentence(problem: Any, where: str, *, whole: str, keys_beside: KeysBeside) 
 
 
 def in_words(kind: str, context: Mapping[str, object], message: str) -> str:
-    """What a value must be, from pydantic's type of the error, its context and its message."""
+    """The requirement on a value, from pydantic's type of the error, its context and its message."""
     if kind in ("too_short", "too_long", "string_too_short", "string_too_long"):
         least = kind.endswith("short")
         number = context["min_length" if least else "max_length"]
@@ -105,7 +105,7 @@ def _number(value: object) -> object:
 
 
 def expected(info: FieldInfo, problem: Any, text: str) -> str:
-    """What an option must be, its whole range included. `text`: what was typed."""
+    """The requirement on an option, with its whole range. `text`: the value as typed."""
     members = (info.annotation, *typing.get_args(info.annotation))
     if typing.get_origin(info.annotation) is Literal:
         names = list(map(str, typing.get_args(info.annotation)))

@@ -1,4 +1,4 @@
-"""What `to=openai` takes. Light: nothing of openai is imported here."""
+"""The options of `to=openai`. Light: nothing of openai is imported here."""
 
 from typing import Literal, Self
 
@@ -13,7 +13,7 @@ MEGABYTE = 1_000_000
 
 
 class FineTuningOptions(Config):
-    """What is asked of the service for each arm and seed."""
+    """The request to the service for each arm and seed."""
 
     method: Literal["sft", "dpo"] = "sft"
     """sft on the arm's rows; dpo on pairs of a kept and a dropped answer (needs select.keep=best)."""
@@ -36,20 +36,18 @@ class FineTuningOptions(Config):
     def _in_range(self) -> Self:
         for name, value, least, most in (("epochs", self.epochs, 1, 50), ("batch_size", self.batch_size, 1, 256)):
             if isinstance(value, int) and not least <= value <= most:
-                raise ValueError(f"job.{name}={value}: will not do; the service takes {least} to {most}, or auto")
+                raise ValueError(f"job.{name}={value}: must be an integer from {least} to {most}, or auto")
         if isinstance(self.learning_rate_multiplier, float) and self.learning_rate_multiplier <= 0:
-            raise ValueError(
-                f"job.learning_rate_multiplier={self.learning_rate_multiplier}: will not do; a number above 0, or auto"
-            )
+            raise ValueError(f"job.learning_rate_multiplier={self.learning_rate_multiplier}: must be a number above 0, or auto")
         if self.beta is not None and self.method != "dpo":
             raise ValueError(f"job.beta={self.beta}: belongs to job.method=dpo; leave it out or set the method")
         if isinstance(self.beta, float) and not 0 < self.beta <= 2:
-            raise ValueError(f"job.beta={self.beta}: will not do; a number above 0 and up to 2, or auto")
+            raise ValueError(f"job.beta={self.beta}: must be a number above 0 and up to 2, or auto")
         return self
 
 
 class Endpoint(Config):
-    """Where it is sent, and how."""
+    """The server and how requests are sent."""
 
     base_url: str = OPENAI
     """The server, its path included: OpenAI, Azure's /openai/v1, or another with the same API."""
@@ -67,12 +65,12 @@ class Endpoint(Config):
     @model_validator(mode="after")
     def _is_url(self) -> Self:
         if not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"server.base_url={self.base_url}: is no address; write one such as {OPENAI}")
+            raise ValueError(f"server.base_url={self.base_url}: not an address; write one such as {OPENAI}")
         return self
 
 
 class Checks(Config):
-    """What rows are checked for, and how tokens and cost are counted."""
+    """The checks of rows, and how tokens and cost are counted."""
 
     moderation: Literal["auto", "on", "off"] = "auto"
     """Ask the server's moderation endpoint about every text; auto: at OpenAI itself."""
@@ -91,20 +89,20 @@ class Checks(Config):
 
 
 class Wait(Config):
-    """How jobs are waited for."""
+    """How the command waits for jobs."""
 
     end: bool = True
     """Wait until every job has ended; false: create all of them and leave. Ctrl-C leaves them running too."""
     at_once: int = Field(default=3, ge=1, le=64)
     """Jobs under way at the same time while waiting; uploads and calls too."""
     poll_seconds: float = Field(default=15.0, gt=0)
-    """How often a job is asked after."""
+    """Seconds between two requests for the status of a job."""
     stall_minutes: float = Field(default=180.0, gt=0)
     """A job without any news for so long is called stalled and waited for no longer; it is not cancelled."""
 
 
 class OpenAIOptions(Config):
-    """What `to=openai` takes."""
+    """The options of `to=openai`."""
 
     model: str | None = None
     """The model to fine-tune, such as gpt-4.1-mini-2025-04-14; required where jobs are created."""
@@ -119,7 +117,7 @@ class OpenAIOptions(Config):
     action: Literal["train", "check", "status", "cancel"] = "train"
     """train; check the rows only; status of the jobs; cancel those under way."""
     on_bad: Literal["fail", "drop"] = "fail"
-    """What becomes of bad rows: nothing is sent, or they are left out and reported."""
+    """How bad rows are handled: fail sends nothing; drop leaves them out and reports them."""
     dry_run: bool = False
     """Check rows, count tokens and cost; nothing is sent or written."""
     job: FineTuningOptions = FineTuningOptions()
@@ -131,7 +129,7 @@ class OpenAIOptions(Config):
     def _agrees(self) -> Self:
         for seed in self.seeds:
             if not 0 <= seed <= 2_147_483_647 or self.seeds.count(seed) > 1:
-                raise ValueError(f"seeds: {self.seeds} will not do; write different numbers from 0 to 2147483647")
+                raise ValueError(f"seeds={self.seeds}: must be different integers from 0 to 2147483647")
         if self.action == "train" and not self.model:
             raise ValueError("model: missing; write model=..., the model to fine-tune, such as gpt-4.1-mini-2025-04-14")
         if not self.models.replace("-", "").replace("_", "").isalnum():
