@@ -273,8 +273,12 @@ FAKE = ["policy.kind=fake", "policy.replies=[x]"]
             ["judge=quality", *FAKE, "positive=godo"],
             "positive=godo: say which label counts as a find; did you mean 'good'?",
         ),
-        (ROWS, ["judge=quality", *FAKE, "positive=good", "threshold=x"], "threshold=x: is no number"),
-        (ROWS, ["judge=quality", *FAKE, "positive=good", "confidence=95"], "confidence=95: must lie between 0 and 1"),
+        (ROWS, ["judge=quality", *FAKE, "positive=good", "threshold=x"], "threshold=x: must be a number"),
+        (
+            ROWS,
+            ["judge=quality", *FAKE, "positive=good", "confidence=95"],
+            "confidence=95: must be a number above 0 and below 1",
+        ),
         (ROWS, ["judge=quality", *FAKE, "positive=good", "retry=1"], "retry: unknown key; did you mean 'retries'?"),
         (ROWS, ["judge=nobody", "recipe=code_mc"], "judge=nobody: recipe code_mc has no judge of that name; known: choice"),
         ([{"completion": "a", "label": "x"}], ["judge=quality", *FAKE], "labels.jsonl: has neither candidate_id nor prompt"),
@@ -323,7 +327,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(
 
 def test_what_is_missing_on_the_command_line_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "out") == 2
-    assert "judge: missing; write calibrate judge=NAME labels=FILE" in error_line(capsys.readouterr().err)
+    assert "judge: missing; write judge=..., as in judge=NAME labels=FILE" in error_line(capsys.readouterr().err)
     assert run(tmp_path / "out", "judge=quality", "labels=no.jsonl", *FAKE) == 2
     assert "labels=no.jsonl: there is no such file" in error_line(capsys.readouterr().err)
 

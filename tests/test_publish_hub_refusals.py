@@ -95,7 +95,7 @@ def test_every_option_is_in_the_documentation() -> None:
     ("words", "message"),
     [
         ({"repo": "ann/x", "arms": "standard"}, "arms=standard: the run has no such arm"),
-        ({"repo": "x"}, "repo=x: is no repository"),
+        ({"repo": "x"}, "repo=x: not a repository"),
     ],
 )
 def test_wrong_words_are_refused_before_the_hub_is_looked_for(run: Path, words: dict[str, str], message: str) -> None:

@@ -66,7 +66,7 @@ class Training(Config):
     def _agrees(self) -> Self:
         for seed in self.seeds:
             if not 0 <= seed < MAX_SEED or self.seeds.count(seed) > 1:
-                raise ValueError(f"training.seeds: {self.seeds} will not do; write different numbers from 0 to {MAX_SEED - 1}")
+                raise ValueError(f"training.seeds={self.seeds}: must be different integers from 0 to {MAX_SEED - 1}")
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"training.micro_batch_size: {self.micro_batch_size} does not divide training.batch_size {self.batch_size}; "
