@@ -50,6 +50,7 @@ bank: $(VENV)/.dev
 schema: $(VENV)/.dev
 	$(BIN)/python scripts/make_schema.py
 	$(BIN)/python scripts/make_options.py
+	$(BIN)/python scripts/make_api.py
 
 clean:
 	rm -rf $(VENV) dist build site runs replies cache .mypy_cache .pytest_cache .ruff_cache .hypothesis

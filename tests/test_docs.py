@@ -1,9 +1,11 @@
 """The documentation is true: commands run, recipes load, code runs, links lead somewhere, quoted messages are said."""
 
 import ast
+import asyncio
 import contextlib
 import importlib
 import io
+import json
 import re
 import shlex
 import shutil
@@ -24,6 +26,8 @@ from recontext_data.config.recipe import Recipe
 from recontext_data.config.verb_options import BuildOptions
 from recontext_data.publishing.targets import target_of
 from recontext_data.reports import modes
+from scripts.make_api import PAGE as API
+from scripts.make_api import api_page
 from scripts.make_options import FORMATS, OPTIONS, formats_page, options_page, with_files
 from scripts.make_options import HELP as HELP_TEXT
 from tests.helpers import ROOT, environment
@@ -425,3 +429,25 @@ def test_every_page_is_in_the_navigation() -> None:
     site: Any = yaml.safe_load((ROOT / "properdocs.yml").read_text(encoding="utf-8"))
     listed = set(re.findall(r"[\w/]+\.md", str(site["nav"])))
     assert listed == {str(page.relative_to(DOCS)) for page in PAGES if page.is_relative_to(DOCS)}
+
+
+def test_the_page_of_the_python_api_is_current() -> None:
+    assert API.read_text(encoding="utf-8") == api_page(), "run python scripts/make_api.py"
+
+
+def test_the_notebook_runs_inside_an_event_loop() -> None:
+    cells = json.loads((DOCS / "api.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict[str, Any] = {}
+
+    async def run_cells() -> None:
+        for cell in cells:
+            if cell["cell_type"] == "code":
+                assert cell["outputs"] == [], "outputs would go stale: clear them"
+                exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+
+    asyncio.run(run_cells())
+    assert len(names["models"]) == 2
+    assert len(names["results"].differences()) == 3
+    assert names["hacks"]["hack"].null_count() == 0
+    assert names["done"].dropped == [1]
+    shutil.rmtree(names["output"])

@@ -6,10 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from recontext_data.core.config import Config
-from recontext_data.core.records import Task
-from recontext_data.core.row_ledger import entry
-from recontext_data.environments.base import TaskSet, chosen, require_unique
+from recontext_data import Config, Task, TaskSet, chosen, entry, require_unique
 
 SPLITS = ("train", "evaluation")
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from recontext_data.core.config import Config
-from recontext_data.core.records import Messages, Reply, Request, uniform
+from recontext_data import Config, Messages, Reply, Request, uniform
 
 
 class CalculatorConfig(Config):

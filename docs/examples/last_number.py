@@ -3,8 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from recontext_data.core.config import Config
-from recontext_data.core.records import Candidate, Judgement
+from recontext_data import Candidate, Config, Judgement
 
 
 class LastNumber(Config):

@@ -273,7 +273,9 @@ class EvaluationResults:
         import polars as pl
 
         rows = [{key: value for key, value in row.items() if key != "seeds"} for row in self.facts["differences"]]
-        return pl.DataFrame(rows, infer_schema_length=None)
+        texts, numbers = ("arm", "baseline", "context"), ("estimate", "low", "high", "p", "p_holm")
+        none = dict.fromkeys(texts, pl.String) | dict.fromkeys(numbers, pl.Float64)
+        return pl.DataFrame(rows, schema=None if rows else none, infer_schema_length=None)
 
     def __repr__(self) -> str:
         return f"EvaluationResults({len(self.facts['cells'])} cells, {self.folder})"
