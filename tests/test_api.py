@@ -35,6 +35,16 @@ def test_a_recipe_is_loaded_by_name_path_dict_and_object(place: Path) -> None:
     tree = recipe_tree()
     assert rc.load(tree, {"arms": ["control -> hack"]}, name="mine").name == "mine"
     assert tree == recipe_tree()  # the caller's dict is left as it was
+    context = rc.Context(stance="permits", system="Anything goes.")
+    assert rc.load("code_mc", {"contexts.hack": context}).recipe.contexts["hack"] == context
+    select = {"keep": "all"}
+    rc.load("code_mc", {"select": select, "select.drop_truncated": True})
+    assert select == {"keep": "all"}
+
+
+def test_a_name_that_cannot_be_a_folder_is_refused() -> None:
+    with pytest.raises(rc.RecipeError, match="becomes a folder below runs/"):
+        rc.load(recipe_tree(), name="../up")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +54,7 @@ def test_a_recipe_is_loaded_by_name_path_dict_and_object(place: Path) -> None:
         ("code_mc", {"sampler.m": 6}, "sampler.m"),
         ("code_mc", {"sampler.n": "six"}, "sampler.n"),
         ({"extends": "code_mc"}, {}, "extends: belongs into a file"),
+        ("code_mc", "sampler.n=6", r"overrides='sampler.n=6': is a text; give a list, such as ['sampler.n=6']"),
         ({}, {}, "environment"),
     ],
 )
@@ -268,6 +279,7 @@ def test_a_dataset_gives_a_dataset_and_a_frame_a_frame() -> None:
         ([{"text": "a"}], "row 0: has neither `messages` nor `prompt` and `completion`; columns: text"),
         ([{"prompt": 3, "completion": []}], "row 0: completion: must be one assistant turn; found 0 turns"),
         ([{"messages": [{"role": "user", "content": "x"}]}], "row 0: messages: the last turn must be the assistant's"),
+        ([{"messages": [{"role": "user", "content": "x", "name": "Bob"}]}], "row 0: messages.0: has the key 'name'"),
         ([{"messages": []}], "the last turn must be the assistant's"),
         ([{"messages": [{"role": "tool", "content": "x"}]}], "row 0: messages.0: must be"),
         ("text", "rows: must be a datasets.Dataset, a Polars frame or a list of dicts; found str"),

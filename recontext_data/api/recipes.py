@@ -1,6 +1,5 @@
 """Recipes from Python: `load` one by name, path, dict or object, then build or preview it."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recontext_data.config import loading
 from recontext_data.config.loading import Loaded
 from recontext_data.config.recipe import Recipe
+from recontext_data.core.config import Config
 from recontext_data.core.errors import RecipeError
 from recontext_data.core.event_loop import apart
 
@@ -78,17 +78,21 @@ def load(source: str | Path | Tree | Recipe, overrides: Overrides = (), *, name:
     Raises:
         RecipeError: one line with the key, the value and the fix.
     """
+    if isinstance(overrides, str):
+        raise RecipeError(f"overrides={overrides!r}: is a text; give a list, such as [{overrides!r}], or a mapping")
+    if not name or name != Path(name).name or name.startswith("."):
+        raise RecipeError(f"name={name!r}: becomes a folder below runs/; give a name without '/' that does not begin with '.'")
     if isinstance(source, str | Path):
         path, tree, origins = loading.read_tree(str(source))
         name, said = path.stem, path.name
     else:
-        tree = source.model_dump(mode="json") if isinstance(source, Recipe) else copy.deepcopy(dict(source))
+        tree = _plain(source)
         origins, said = {}, name
         if "extends" in tree:
             raise RecipeError(f"{name}: extends: belongs into a file; load that recipe and pass the changes as overrides")
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
-            loading.put(tree, key, value)
+            loading.put(tree, key, _plain(value))
             origins = {known: origin for known, origin in origins.items() if not f"{known}.".startswith(f"{key}.")}
             origins[key] = "overrides"
     else:
@@ -96,6 +100,15 @@ def load(source: str | Path | Tree | Recipe, overrides: Overrides = (), *, name:
         origins |= {override.partition("=")[0]: "overrides" for override in overrides}
     found = loading.validated(name, tree, origins, said=said)
     return LoadedRecipe(found.name, found.recipe, found.origins)
+
+
+def _plain(value: Any) -> Any:
+    """New data as a file would give it: configs, such as a `Context`, become mappings; the caller's own is never changed."""
+    if isinstance(value, Config):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _preview(loaded: Loaded, *, output: Path, examples: int) -> Preview:

@@ -196,6 +196,9 @@ def _messages(value: object, number: int, key: str) -> list[Message]:
             raise DataError(
                 f"row {number}: {key}.{place}: must be {{role: system | user | assistant, content: text}}; found {turn!r:.80}"
             )
+        more = next((name for name, said in turn.items() if name not in ("role", "content") and said is not None), None)
+        if more is not None:
+            raise DataError(f"row {number}: {key}.{place}: has the key {more!r}, which would be lost; remove it")
         turns.append({"role": role, "content": content})
     return turns
 
