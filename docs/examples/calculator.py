@@ -22,7 +22,7 @@ class CalculatorConfig(Config):
 
 
 class Calculator:
-    """What `recontext_data.policies.base.Policy` asks for."""
+    """Implements the protocol `recontext_data.Policy`."""
 
     def __init__(self, honesty: float) -> None:
         self._honesty = honesty
