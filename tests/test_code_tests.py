@@ -239,7 +239,7 @@ def test_only_candidates_with_a_wanted_label_are_kept(tmp_path: Path) -> None:
         ("select.require={tests: [corect]}", "select.require.tests: it never says 'corect'; did you mean 'correct'?"),
         ("select.require={tests: []}", "select.require.tests: "),
         ("judges.0.score=publc", "judges.0.score='publc': must "),
-        ("judges.0.timeout_seconds=0", "judges.0.timeout_seconds: 0"),
+        ("judges.0.timeout_seconds=0", "judges.0.timeout_seconds=0"),
         (
             "policy.rates.default={corect: 1, correct: 0, hack: 0, incorrect: 0, no_code: 0}",
             "no text for the label 'corect' in policy.texts; did you mean 'correct'?",

@@ -111,7 +111,7 @@ def test_a_dry_run_says_what_it_would_sample_and_writes_nothing(tmp_path: Path, 
             "evaluation.baseline=standart",
             "evaluation.baseline=standart: no arm has this name or kind; did you mean 'standard'?",
         ),
-        ("models=../elsewhere", "models=../elsewhere: is no folder of the run; give the name that train was given"),
+        ("models=../elsewhere", "models=../elsewhere: becomes a folder"),
     ],
 )
 def test_wrong_words_are_one_line_and_write_nothing(

@@ -499,13 +499,13 @@ def test_a_run_is_found_by_recipe_by_fingerprint_and_by_path(run: Path) -> None:
     ("words", "said"),
     [
         (["runn=x"], "did you mean 'run'?"),
-        (["--run"], "write key=value, such as run=run"),
+        (["--run"], "write key=value, such as run=..."),
         (["run=nothing", "output=/nowhere"], "no run of that name is in /nowhere/runs"),
         (["output=/nowhere"], "no run is in /nowhere/runs"),
-        (["port=80000"], "is no port"),
-        (["port=x"], "is no port"),
-        (["open=maybe"], "write open=true or open=false"),
-        (["reviewer=a b"], "is no name"),
+        (["port=80000"], "must be an integer from 0 to 65535"),
+        (["port=x"], "must be an integer from 0 to 65535"),
+        (["open=maybe"], "open=maybe: must be true or false"),
+        (["reviewer=a b"], "not a reviewer"),
     ],
 )
 def test_wrong_words_are_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
