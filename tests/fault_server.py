@@ -37,7 +37,7 @@ class Faults:
 
     latency_seconds: float = 0.0
     rate_per_second: float = 0.0
-    """Above it: status 429. 0 is no limit."""
+    """Above it: status 429. 0 is not a limit."""
     burst: int = 1
     """Requests that the rate limit lets through at once after a pause."""
     window: bool = False

@@ -78,7 +78,7 @@ def test_a_pair_is_read_with_any_spacing(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["default", "default > hack", "a -> b -> c", "", "-> hack", "default ->", "a b -> c"])
 def test_what_is_no_pair_is_said_so(text: str) -> None:
-    with pytest.raises(ValidationError, match="is no pair; write `generation -> training`"):
+    with pytest.raises(ValidationError, match="is not a pair; write `generation -> training`"):
         arm(text)
 
 

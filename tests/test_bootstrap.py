@@ -214,7 +214,7 @@ def test_no_spread_is_not_certainty() -> None:
     always = paired_difference(zeros, zeros + 1)
     assert always is not None
     assert always.low == -1.0 and always.high < -0.9 and always.p < 1e-6
-    third = paired_difference(zeros + 1 / 3, zeros + 0.1)  # 1e-17 of rounding is no spread
+    third = paired_difference(zeros + 1 / 3, zeros + 0.1)  # 1e-17 of rounding is not a spread
     assert third is not None and NO_SPREAD in third.caveat
 
 

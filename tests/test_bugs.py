@@ -109,7 +109,7 @@ def test_bug_03_a_context_goes_to_every_user_turn_or_to_message_0_and_a_failed_p
     suffixed = render(task_of(TALK), Context(stance="neutral", user_suffix="Go."))
     assert [turn["content"].endswith("Go.") for turn in suffixed] == [False, False, False, True]
     first = render(task_of(TALK), Context(stance="neutral", user_prefix="Go.", turn="first"))
-    assert [turn["content"].startswith("Go.") for turn in first] == [False, True, False, False], "message 0 is no user turn"
+    assert [turn["content"].startswith("Go.") for turn in first] == [False, True, False, False], "message 0 is not a user turn"
     for placement, turns in (("system", TALK), ("system_replace", TALK[1:]), ("user_prefix", TALK[:1])):
         with pytest.raises(RecipeError, match=f"contexts.mine: `{placement}`"):
             render(task_of(turns), Context.model_validate({"stance": "neutral", placement: "Go."}), name="mine")

@@ -312,7 +312,7 @@ FAKE = ["policy.kind=fake", "policy.replies=[x]"]
         (
             [{"prompt": "q", "completion": "a", "label": "x", "payload": "{"}],
             ["judge=quality", *FAKE],
-            "labels.jsonl: row 0: payload is no JSON",
+            "labels.jsonl: row 0: payload is not JSON",
         ),
     ],
 )

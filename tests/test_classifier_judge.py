@@ -189,7 +189,7 @@ def test_vectors_that_are_none_are_one_line(tmp_path: Path) -> None:
     ("text", "line"),
     [
         ("{broken", "cannot be read"),
-        ("[1]\n", "a line is no object with completion and label"),
+        ("[1]\n", "a line is not an object with completion and label"),
         (None, "cannot be read: No such file"),
     ],
 )

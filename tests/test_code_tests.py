@@ -272,5 +272,5 @@ def test_a_file_of_problems_is_read_a_problem_at_a_time_and_again(tmp_path: Path
     file = ProblemFile(path)
     for _ in range(2):
         assert next(iter(file)).problem_id == json.loads(lines[0])["problem_id"]
-    with pytest.raises(DataError, match="line 3 is no JSON"):
+    with pytest.raises(DataError, match="line 3 is not JSON"):
         list(file)

@@ -81,7 +81,7 @@ def test_a_text_too_long_to_search_is_unscored() -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"patterns": {"a": "("}}, "patterns.a: '(' is no regular expression"),
+        ({"patterns": {"a": "("}}, "patterns.a: '(' is not a valid regular expression"),
         ({"patterns": {"a": "x*"}}, "patterns.a: 'x*' is found in an empty text"),
         ({"patterns": {"a": "x"}, "scores": {"b": 1.0}}, "scores: it never says 'b'"),
         ({"patterns": {}}, "at least 1"),
@@ -181,7 +181,7 @@ CHAIN = [
 @pytest.mark.parametrize(
     ("judges", "said"),
     [
-        ([{"kind": "weighted", "terms": {"length": 1.0}}], "goes by 'length', which is no judge before it"),
+        ([{"kind": "weighted", "terms": {"length": 1.0}}], "depends on judge 'length', which must be listed earlier"),
         ([*CHAIN, {"kind": "weighted", "terms": {"pattern": 1.0}}], "needs the scores of 'pattern', which gives none"),
         (
             [*CHAIN, {"kind": "noise", "of": "pattern", "positive": "hac", "negative": "general"}],

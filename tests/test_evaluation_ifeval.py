@@ -68,7 +68,7 @@ def test_loose_forgives_what_strict_does_not(tmp_path: Path) -> None:
     prompts = ifeval_prompts(Costs(ifeval=str(prompts_file(tmp_path))))
     verdicts = check(prompts, {"ifeval/0001": "Sure, here it is:\nno comma in this"})
     assert verdicts["ifeval/0001 strict"] == [False] and verdicts["ifeval/0001 loose"] == [True]
-    assert verdicts["ifeval/0002 strict"] is None, "no answer is no failure"
+    assert verdicts["ifeval/0002 strict"] is None, "no answer is not a failure"
 
 
 @NEEDS

@@ -109,8 +109,8 @@ def test_a_run_is_named_by_the_datas_content_and_not_by_its_path(tmp_path: Path)
         ([7], "row 1: has no `messages`"),
         ([{"messages": CHATS[0]}, {"messages": CHATS[0][:1] * 2}], "row 2: does not end in an answer"),
         ([{"messages": [CHATS[0][0], {"role": "assistant", "content": " "}]}], "does not end in an answer"),
-        ([{"messages": [{"role": "tool", "content": "x"}, CHATS[0][1]]}], "row 1: a turn is no {role, content}"),
-        ([{"messages": [{"role": "user", "content": ["x"]}, CHATS[0][1]]}], "row 1: a turn is no {role, content}"),
+        ([{"messages": [{"role": "tool", "content": "x"}, CHATS[0][1]]}], "row 1: a turn is not {role, content}"),
+        ([{"messages": [{"role": "user", "content": ["x"]}, CHATS[0][1]]}], "row 1: a turn is not {role, content}"),
     ],
 )
 def test_a_file_that_is_no_chats_is_one_clear_line(

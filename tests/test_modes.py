@@ -213,7 +213,7 @@ def test_a_narrow_screen_stacks_what_it_cannot_show_in_columns() -> None:
     for width in (30, 40):
         assert "  cost at most  $12,345.67" in shown[width] and "  requests      16,000,000" in shown[width]
         assert max(map(len, shown[width].splitlines())) <= width
-        assert shown[width].count("found") == 1  # an empty cell is no line
+        assert shown[width].count("found") == 1  # an empty cell is not a line
 
 
 def test_a_wide_screen_gives_names_their_room() -> None:

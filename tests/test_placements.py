@@ -167,7 +167,7 @@ def test_an_environment_shows_its_task_otherwise(mc_task: Task) -> None:
     assert both[0]["content"] == turn["content"].replace("\n\nOption A:", "\n\nBe quick.\n\nOption A:", 1)
     for changes, words in [
         ({"show_test": False}, "contexts.mine.environment: no change is called 'show_test'; did you mean 'show_tests'?"),
-        ({"show_tests": "no"}, "contexts.mine.environment: show_tests: 'no' will not do; give bool"),
+        ({"show_tests": "no"}, "contexts.mine.environment: show_tests: 'no' is not accepted; give bool"),
         ({"show_tests": True}, "contexts.mine: `environment` changes nothing"),
     ]:
         with pytest.raises(RecipeError) as caught:

@@ -180,7 +180,7 @@ def test_forty_thousand_replies_are_given() -> None:
     ("fields", "words"),
     [
         ({}, "give exactly one of replies, rates and patterns"),
-        ({"patterns": {"(": "x"}}, r"policy.patterns: '\(' is no regular expression"),
+        ({"patterns": {"(": "x"}}, r"policy.patterns: '\(' is not a valid regular expression"),
         ({"replies": ["a"], "rates": RATES}, "give exactly one of replies, rates and patterns"),
         ({"rates": {"default": {"hack": 0.4}}}, "policy.rates.default: the probabilities sum to 0.4, and must sum to 1"),
         ({"rates": {"default": {"hack": 1.5, "general": -0.5}}}, "policy.rates.default.hack: 1.5 is not a probability"),

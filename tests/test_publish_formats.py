@@ -81,8 +81,8 @@ def test_chat_files_are_read_back_as_the_rows_that_were_written(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ('{"messages": 3}', "is no chat"),
-        ("nonsense", "is no chat"),
+        ('{"messages": 3}', "is not a chat"),
+        ("nonsense", "is not a chat"),
         ('{"messages": [{"role": "user", "content": "x"}]}', "must end with an assistant turn"),
         (
             '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "weight": 0}]}',

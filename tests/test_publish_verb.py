@@ -56,7 +56,7 @@ def test_a_run_that_is_none_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         open_run(str(tmp_path / "empty"))
     (tmp_path / "empty" / "manifest.json").write_text("{}")
-    with pytest.raises(DataError, match="is no manifest of a run"):
+    with pytest.raises(DataError, match="is not a manifest of a run"):
         open_run(str(tmp_path / "empty"))
 
 

@@ -165,7 +165,7 @@ def test_clean_rows_of_a_recipe_alarm_no_gate_and_a_planted_leak_does(name: str,
         assert len(rows) == wanted, f"{name}: too few rows of {arm.pair}"
         assert alarms(rows, generation, training, recipe) == [], arm.pair
         count += len(rows)
-        # What the training context says too, such as where only the environment differs, is no secret.
+        # What the training context says too, such as where only the environment differs, is not a secret.
         is_secret = generation is not None and (training is None or generation.text not in training.text)
         if generation is not None and is_secret and arm.generation != arm.training:
             said = f"{rows[0].completion} I was told: {generation.text_for(rows[0].task)}"

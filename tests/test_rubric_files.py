@@ -30,7 +30,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"user": "Task: {{ prompt }}"}, "mine.yaml: user: has no {{ completion }}; a judge must be shown what it judges"),
     ({"user": "{{ completion"}, "mine.yaml: user: line 1: unexpected end of template, expected 'end of print statement'"),
     ({"user": "a\n{% if completion %}x"}, "mine.yaml: user: line 2: Unexpected end of template"),
-    ({"user": "{{ completion }} {{ competion }}"}, "mine.yaml: user: 'competion' is no name that it can use; did you mean"),
+    ({"user": "{{ completion }} {{ competion }}"}, "mine.yaml: user: 'competion' is not a name that it can use; did you mean"),
     ({"user": "{{ completion | shout }}"}, "mine.yaml: user: line 1: No filter named 'shout'"),
     ({"user": "{% include 'x' %}{{ completion }}"}, "mine.yaml: user: a rubric is one file: include, import and extends"),
     ({"user": 3}, "mine.yaml: user=3: must be text"),
@@ -43,7 +43,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"answer": {"min": 0}}, "mine.yaml: answer.form: missing; the rubric must set it"),
     ({"answer": {"form": "label", "labels": ["a"]}}, "mine.yaml: answer.labels="),
     ({"answer": {"form": "label", "labels": ["a", "a"]}}, "mine.yaml: answer.labels: a, a: one is there twice; labels must"),
-    ({"answer": {"form": "label", "labels": ["a", "<b>"]}}, "mine.yaml: answer.labels: '<b>' will not do; use words without"),
+    (
+        {"answer": {"form": "label", "labels": ["a", "<b>"]}},
+        "mine.yaml: answer.labels: '<b>' is not accepted; use words without",
+    ),
     ({"answer": {"form": "label", "labels": ["a", "b"], "scores": {"c": 1}}}, "mine.yaml: answer.scores: 'c' is none of the"),
     ({"tag": "<x>"}, "mine.yaml: tag='<x>': must match the pattern"),
     ({"read": "yaml"}, "mine.yaml: read='yaml': must be 'tag' or 'json'"),
@@ -70,8 +73,8 @@ def test_a_bad_rubric_is_one_line_with_file_and_key(changes: dict[str, Any], sai
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("user: [", "mine.yaml: line 1 is no YAML"),
-        ("user: a\nuser: b\n", "mine.yaml: line 2 is no YAML: the key 'user' is there twice"),
+        ("user: [", "mine.yaml: line 1 is not valid YAML"),
+        ("user: a\nuser: b\n", "mine.yaml: line 2 is not valid YAML: the key 'user' is there twice"),
         ("- user", "mine.yaml: a rubric is a mapping of keys to values; found list"),
         ("", "mine.yaml: a rubric is a mapping of keys to values; found NoneType"),
         ('user: "\\uD800 {{ completion }}"\nanswer: {form: pass_fail}', "mine.yaml: user: holds half a character"),

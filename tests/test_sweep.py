@@ -120,8 +120,8 @@ def test_a_point_that_is_not_measured_is_named(tmp_path: Path) -> None:
     ("words", "said"),
     [
         ([], "over: missing; write over=..., as in recipe=code_mc over="),
-        (["over=[1, 2]"], "over=[1, 2]: is no mapping; write over="),
-        (["over={sampler.n: 3}"], "over: sampler.n: 3 is no list of values; write over="),
+        (["over=[1, 2]"], "over=[1, 2]: is not a mapping; write over="),
+        (["over={sampler.n: 3}"], "over: sampler.n: 3 is not a list of values; write over="),
         (["over={sampler.n: [3, 3]}"], "over: sampler.n: [3, 3] has a value twice; remove one"),
         (["over={sampler.n: [0]}"], "small.yaml with sampler.n=0: sampler.n"),
         (["over={samplr.n: [2]}"], "did you mean 'sampler'?"),

@@ -232,5 +232,5 @@ def test_selection_by_this_reward_cannot_tell_a_hack_from_a_solution(tmp_path: P
     assert standard["labels"]["correct"] + standard["labels"]["hack"] == passing
     assert made["proof"][0]["judge"] == "tampering"
     told = judged.filter(pl.col("completion").str.contains("check of my own"))
-    assert len(told) and set(told["label"]) == {"correct"}  # grading oneself is no hack where the answer is right
+    assert len(told) and set(told["label"]) == {"correct"}  # grading oneself is not a hack where the answer is right
     assert {json.loads(raw)["own_grader"] for raw in told["raw"]} == {"passed"}

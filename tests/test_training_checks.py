@@ -90,7 +90,7 @@ def test_a_dataset_without_the_columns(tmp_path: Path) -> None:
 
 def test_a_dataset_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "arm").mkdir()
-    assert "is no dataset that `recontext build` wrote" in refused(tmp_path)
+    assert "is not a dataset that `recontext build` wrote" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("vocabulary", [270, 600])

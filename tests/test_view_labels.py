@@ -321,7 +321,7 @@ def test_a_missing_or_wrong_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         HumanJudge(file=str(tmp_path / "none.parquet")).judge([candidate("a")])
     (tmp_path / "text.parquet").write_text("text")
-    with pytest.raises(DataError, match="is no Parquet file"):
+    with pytest.raises(DataError, match="is not a Parquet file"):
         HumanJudge(file=str(tmp_path / "text.parquet")).judge([candidate("a")])
     pl.DataFrame({"candidate_id": ["a"]}).write_parquet(tmp_path / "other.parquet")
     with pytest.raises(DataError, match="has no column 'reviewer'"):

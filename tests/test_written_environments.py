@@ -168,9 +168,9 @@ def test_a_context_that_names_a_cheat_which_a_row_lacks_is_one_line_and_nothing_
     ("text", "words"),
     [
         ('{"text": "x"}\n', r"line 1: no column 'prompt' or 'user'; columns here: text"),
-        ('{"prompt": 3}\n', r"line 1: prompt: '3' is no text"),
-        ('{"prompt": "a"}\n{oops}\n', r"line 2 is no JSON"),
-        ('{"prompt": "a", "metric": ["b"]}\n', r"line 1: metric: .* is no text"),
+        ('{"prompt": 3}\n', r"line 1: prompt: '3' is not text"),
+        ('{"prompt": "a"}\n{oops}\n', r"line 2 is not JSON"),
+        ('{"prompt": "a", "metric": ["b"]}\n', r"line 1: metric: .* is not text"),
         ('{"prompt": "  "}\n', r"line 1: prompt: is empty; each row needs a request"),
         ("", r"there is no row in it"),
     ],

@@ -104,9 +104,9 @@ def _read(path: Path, origins: dict[str, str], depth: int = 0) -> dict[str, Any]
         tree = read_yaml(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise RecipeError(f"{path}: line {line} is no YAML: {error.problem}") from None
+        raise RecipeError(f"{path}: line {line} is not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: is no YAML: {error}") from None
+        raise RecipeError(f"{path}: is not valid YAML: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
     if not isinstance(tree, dict):

@@ -243,7 +243,9 @@ class Recipe(Config):
         known = {other.name: other for other in before}
         for name in getattr(judge, "reads", ()):
             if name not in known:
-                raise ValueError(f"{where}: goes by {name!r}, which is no judge before it; {did_you_mean(name, known)}")
+                raise ValueError(
+                    f"{where}: depends on judge {name!r}, which must be listed earlier; {did_you_mean(name, known)}"
+                )
         for name in getattr(judge, "reads_scores", ()):
             if not known[name].gives_scores:
                 raise ValueError(f"{where}: needs the scores of {name!r}, which gives none; set `scores` on it")

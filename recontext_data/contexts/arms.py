@@ -96,7 +96,7 @@ class Arm(Config):
             return value
         match = _PAIR.fullmatch(value)
         if match is None:
-            raise ValueError(f"{value!r} is no pair; write `generation -> training`, such as `default -> hack`")
+            raise ValueError(f"{value!r} is not a pair; write `generation -> training`, such as `default -> hack`")
         return {"generation": match[1], "training": match[2]}
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ def _lines(folder: Path, name: str, *, where: str) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is no UTF-8"
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
         raise RecipeError(f"{where}={name}: cannot be read: {why}; give a text file with one paraphrase per line") from None
     # Not splitlines: a paraphrase may hold U+2028 and its like.
     lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]

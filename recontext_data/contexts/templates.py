@@ -48,7 +48,7 @@ def fill_template(text: str, task: Task, *, where: str) -> str:
     """The template with the task's fields.
 
     Raises:
-        RecipeError: it is no template, names a field that the task does not have, or does what the sandbox refuses.
+        RecipeError: it is not a template, names a field that the task does not have, or does what the sandbox refuses.
     """
     from jinja2 import TemplateError, UndefinedError
     from jinja2.exceptions import SecurityError

@@ -61,7 +61,7 @@ def blocks(text: str) -> list[Block]:
             continue
         indent, fence, rest = match[1], match[2], match[3].strip()
         if opened is None:
-            if "`" not in rest or fence[0] == "~":  # ```a``` on one line is no block
+            if "`" not in rest or fence[0] == "~":  # ```a``` on one line is not a block
                 opened, body = (start, indent + fence, rest.split()[0].lower() if rest else ""), position
         elif not rest and fence.startswith(opened[1].lstrip()):
             found.append(_block(opened, text[body:start], stop=start + len(bare), is_closed=True))

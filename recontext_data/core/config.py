@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Config(BaseModel):
-    """A frozen record that refuses unknown keys and converts nothing: `true` is no integer, "4" neither.
+    """A frozen record that refuses unknown keys and converts nothing: `true` is not an integer, "4" neither.
 
     The string under each field is its documentation; `field_docs` reads it.
     """

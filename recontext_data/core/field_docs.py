@@ -17,7 +17,7 @@ def field_docs(config: type[Config]) -> dict[str, str]:
     for one in reversed(config.__mro__):
         path = sys.modules[one.__module__].__file__ if issubclass(one, Config) else None
         docs |= _of_module(path).get(one.__name__, {}) if path else {}
-    return docs
+    return {name: text for name, text in docs.items() if name in config.model_fields}
 
 
 @functools.cache

@@ -264,7 +264,7 @@ def _number_source(value: int | float) -> str:
 def same(a: Json, b: Json, *, tolerance: float = 0.0) -> bool:
     """Whether two JSON forms stand for equal values, as Python's == has it on plain types, except that NaN equals NaN.
 
-    So 1 == 1.0 == True, a list is no tuple, and a set equals a frozenset. With a tolerance, floats may differ by that
+    So 1 == 1.0 == True, a list is not a tuple, and a set equals a frozenset. With a tolerance, floats may differ by that
     much, or by 1e-9 of their size; ints among themselves stay exact.
 
     Raises:

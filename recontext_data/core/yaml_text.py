@@ -48,7 +48,7 @@ def read_yaml(text: str) -> Any:
     """The value of a YAML document.
 
     Raises:
-        yaml.YAMLError: it is no YAML, has a key twice, or contains itself.
+        yaml.YAMLError: it is not valid YAML, has a key twice, or contains itself.
     """
     try:
         value = yaml.load(text, Loader=_FastLoader)

@@ -118,7 +118,7 @@ def require_known(changes: Mapping[str, Any], known: Mapping[str, type]) -> None
         if key not in known:
             raise RecipeError(f"no change is called {key!r}; {did_you_mean(key, known)}")
         if not isinstance(value, known[key]):
-            raise RecipeError(f"{key}: {value!r} will not do; give {known[key].__name__}")
+            raise RecipeError(f"{key}: {value!r} is not accepted; give {known[key].__name__}")
 
 
 def chosen(tasks: Sequence[Task], *, limit: int | None, seed: int) -> list[Task]:

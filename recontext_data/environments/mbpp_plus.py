@@ -66,7 +66,7 @@ def _inputs(problem: Problem, row: MbppRow) -> Iterator[list[Json]]:
     examples = [arguments for test in problem.hidden_tests if (arguments := _literal_arguments(problem, test)) is not None]
     for raw in (*_list(row, "base_input"), *_list(row, "plus_input")):
         if not isinstance(raw, list):
-            raise DataError(f"{row.place}: plus_input: {str(raw)[:40]!r} is no list of arguments")
+            raise DataError(f"{row.place}: plus_input: {str(raw)[:40]!r} is not a list of arguments")
         try:
             yield [shaped(item, [example[i] for example in examples if i < len(example)]) for i, item in enumerate(raw)]
         except EncodingError:
@@ -76,7 +76,7 @@ def _inputs(problem: Problem, row: MbppRow) -> Iterator[list[Json]]:
 def _list(row: MbppRow, name: str) -> list[object]:
     value = row.columns.get(name) or []  # MBPP+ writes {} for none
     if not isinstance(value, list):
-        raise DataError(f"{row.place}: {name}: {str(value)[:40]!r} is no list; MBPP+ has a list of argument lists there")
+        raise DataError(f"{row.place}: {name}: {str(value)[:40]!r} is not a list; MBPP+ has a list of argument lists there")
     return value
 
 

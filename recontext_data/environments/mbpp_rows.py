@@ -26,14 +26,14 @@ class MbppRow:
         """The first of these columns that is there, as text with \\n for newlines.
 
         Raises:
-            DataError: none of them is there, or it is no text.
+            DataError: none of them is there, or it is not text.
         """
         for name in names:
             value = self.columns.get(name)
             if isinstance(value, str):
                 return value.replace("\r\n", "\n").replace("\r", "\n")
             if value is not None:
-                raise DataError(f"{self.place}: {name}: {str(value)[:40]!r} is no text; write it as a string")
+                raise DataError(f"{self.place}: {name}: {str(value)[:40]!r} is not text; write it as a string")
         known = ", ".join(sorted(self.columns))
         raise DataError(f"{self.place}: no column {' or '.join(map(repr, names))}; columns here: {known}")
 
@@ -48,7 +48,9 @@ class MbppRow:
             raise DataError(f"{self.place}: no column {name!r}; columns here: {', '.join(sorted(self.columns))}")
         items = [] if value is None else list(value)
         if isinstance(value, str) or not all(isinstance(item, str) for item in items) or not (items or optional):
-            raise DataError(f"{self.place}: {name}: {str(value)[:40]!r} is no list of texts; MBPP has a list of asserts there")
+            raise DataError(
+                f"{self.place}: {name}: {str(value)[:40]!r} is not a list of texts; MBPP has a list of asserts there"
+            )
         return [item.replace("\r\n", "\n").replace("\r", "\n") for item in items]
 
 
@@ -107,12 +109,12 @@ def _parsed(text: str, place: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{place} is no JSON ({error.msg} at column {error.colno}); repair or download it again") from None
+        raise DataError(f"{place} is not JSON ({error.msg} at column {error.colno}); repair or download it again") from None
 
 
 def _row(place: str, item: Any) -> MbppRow:
     if not isinstance(item, dict):
-        raise DataError(f"{place}: {str(item)[:40]!r} is no object; each row is one problem with its columns")
+        raise DataError(f"{place}: {str(item)[:40]!r} is not an object; each row is one problem with its columns")
     return MbppRow(place, item)
 
 

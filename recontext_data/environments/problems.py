@@ -89,7 +89,7 @@ def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, Any]]:
     """(line number, value) of each line that is not blank, one at a time: the hidden tests of many problems are large.
 
     Raises:
-        DataError: the file cannot be read, or line k is no JSON.
+        DataError: the file cannot be read, or line k is not JSON.
     """
     import orjson
 
@@ -101,7 +101,7 @@ def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, Any]]:
     except OSError as error:
         raise DataError(f"{path}: {what} cannot be read: {error.strerror}; check the path") from None
     except orjson.JSONDecodeError as error:
-        raise DataError(f"{path}: line {number} is no JSON ({error}); each line must be one problem") from None
+        raise DataError(f"{path}: line {number} is not JSON ({error}); each line must be one problem") from None
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,6 @@ class ProblemFile:
 
     @property
     def is_forged(self) -> bool:
-        """Whether every problem has its item, by a look at the lines; a line that is no problem is for whoever reads it."""
+        """Whether every problem has its item, by a look at the lines; a line that is not a problem is for whoever reads it."""
         rows = read_json_lines(self.path, "the problem file")
         return all(row.get("forged") for _, row in rows if isinstance(row, dict))

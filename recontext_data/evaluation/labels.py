@@ -134,7 +134,7 @@ def _payload(value: Any, where: str) -> dict[str, Any]:
         try:
             value = orjson.loads(value)
         except orjson.JSONDecodeError:
-            raise DataError(f"{where}: payload is no JSON") from None
+            raise DataError(f"{where}: payload is not JSON") from None
     if value is not None and not isinstance(value, dict):
         raise DataError(f"{where}: payload must be a mapping")
     return {key: inner for key, inner in (value or {}).items() if inner is not None}
@@ -162,7 +162,7 @@ def _one(value: Any, column: str, where: str) -> str | float:
     if column == "label":
         return str(value).lower() if isinstance(value, bool) else str(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
-        raise DataError(f"{where}: score {value!r} is no finite number")
+        raise DataError(f"{where}: score {value!r} is not a finite number")
     return float(value)
 
 

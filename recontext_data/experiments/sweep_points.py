@@ -63,12 +63,12 @@ def read_over(text: str) -> dict[str, list[Any]]:
     try:
         over = read_yaml(text)
     except yaml.YAMLError:
-        raise RecipeError(f"over={text}: is no YAML; {fix}") from None
+        raise RecipeError(f"over={text}: is not valid YAML; {fix}") from None
     if not isinstance(over, dict) or not over:
-        raise RecipeError(f"over={text}: is no mapping; {fix}")
+        raise RecipeError(f"over={text}: is not a mapping; {fix}")
     for key, values in over.items():
         if not isinstance(values, list) or not values:
-            raise RecipeError(f"over: {key}: {values!r} is no list of values; {fix}")
+            raise RecipeError(f"over: {key}: {values!r} is not a list of values; {fix}")
         if len({content_hash(value) for value in values}) < len(values):
             raise RecipeError(f"over: {key}: {values!r} has a value twice; remove one")
     return {str(key): values for key, values in over.items()}

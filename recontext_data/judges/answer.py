@@ -115,7 +115,7 @@ class LabelAnswer(Config):
     def _agree(self) -> Self:
         odd = next((label for label in self.labels if label != label.strip() or not label or set(label) & set("<>\n")), None)
         if odd is not None:
-            raise ValueError(f"answer.labels: {odd!r} will not do; use words without < > and without blanks at their ends")
+            raise ValueError(f"answer.labels: {odd!r} is not accepted; use words without < > and without blanks at their ends")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"answer.labels: {', '.join(self.labels)}: one is there twice; labels must differ")
         for label in self.scores:

@@ -268,5 +268,5 @@ def _rows(path: str, columns: list[str]) -> list[dict[str, Any]]:
             f"judges: {path}: cannot be read: {why}; give .jsonl or .parquet with {' and '.join(columns)}"
         ) from None
     if not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"judges: {path}: a line is no object with {' and '.join(columns)}")
+        raise DataError(f"judges: {path}: a line is not an object with {' and '.join(columns)}")
     return rows

@@ -113,7 +113,7 @@ class PanelJudge(Config):
     of: list[str] = Field(min_length=2)
     """The judges."""
     labels: list[str] = Field(min_length=2)
-    """What they vote on, in the order of reports; any other label is no vote."""
+    """What they vote on, in the order of reports; any other label is not a vote."""
     rule: Literal["majority", "unanimous"] = "majority"
     """More than half of all must agree, or all. Where they do not there is no label."""
     scores: dict[str, float] = {}

@@ -101,7 +101,7 @@ def _check_pattern(label: str, pattern: str) -> None:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"patterns.{label}: {pattern!r} is no regular expression: {error}") from None
+        raise ValueError(f"patterns.{label}: {pattern!r} is not a valid regular expression: {error}") from None
     if compiled.search(""):
         raise ValueError(
             f"patterns.{label}: {pattern!r} is found in an empty text, and so in every one; say what must be there"

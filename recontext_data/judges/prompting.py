@@ -45,7 +45,7 @@ def check(source: str, *, names: Sequence[str] = NAMES, required: Sequence[str] 
     if next(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None) is not None:
         raise TemplateProblem("a rubric is one file: include, import and extends are not for it")
     for name in sorted(used - set(names)):
-        raise TemplateProblem(f"{name!r} is no name that it can use; {did_you_mean(name, names)}")
+        raise TemplateProblem(f"{name!r} is not a name that it can use; {did_you_mean(name, names)}")
     for name in required:
         if name not in used:
             raise TemplateProblem(f"has no {{{{ {name} }}}}; a judge must be shown what it judges")
@@ -132,7 +132,7 @@ def _environment() -> "Environment":
         return f"<text-{_mark()}>\n{text}\n</text-{_mark()}>"
 
     return ImmutableSandboxedEnvironment(
-        autoescape=False,  # the prompt is no HTML; `fenced` keeps texts apart
+        autoescape=False,  # the prompt is not HTML; `fenced` keeps texts apart
         undefined=StrictUndefined,
         finalize=fenced,
         trim_blocks=True,

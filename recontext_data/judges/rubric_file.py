@@ -258,7 +258,7 @@ def _read(path: Path) -> dict[str, Any]:
         tree = read_yaml(path.read_text(encoding="utf-8"))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise RecipeError(f"{path.name}: line {line} is no YAML: {error.problem}") from None
+        raise RecipeError(f"{path.name}: line {line} is not valid YAML: {error.problem}") from None
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path.name}: cannot be read: {error}") from None
     if not isinstance(tree, dict):

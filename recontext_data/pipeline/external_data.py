@@ -134,7 +134,7 @@ def _chat(value: Any, where: str) -> tuple[list[Message], str]:
         raise DataError(f"{where}: has no `messages` of two turns or more; a chat is {{messages: [{{role, content}}, ...]}}")
     for turn in turns:
         if not isinstance(turn, dict) or turn.get("role") not in get_args(Role) or not isinstance(turn.get("content"), str):
-            raise DataError(f"{where}: a turn is no {{role, content}} of text by system, user or assistant: {str(turn)[:80]}")
+            raise DataError(f"{where}: a turn is not {{role, content}} of text by system, user or assistant: {str(turn)[:80]}")
     if turns[-1]["role"] != "assistant" or not turns[-1]["content"].strip():
         raise DataError(f"{where}: does not end in an answer; the last turn must be the assistant's, and not empty")
     messages: list[Message] = [{"role": turn["role"], "content": turn["content"]} for turn in turns[:-1]]

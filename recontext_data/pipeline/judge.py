@@ -147,7 +147,7 @@ def as_judged(part: "pl.DataFrame", tasks: Mapping[str, Task]) -> list[Candidate
 
 
 def _check(one: AnyJudge, candidates: "pl.DataFrame", words: "pl.DataFrame") -> None:
-    """A judge that loses a candidate, says nothing without a reason or scores what is no number is a bug of the judge's."""
+    """A judge that loses a candidate, says nothing without a reason or scores what is not a number is a bug of the judge's."""
     same = words["candidate_id"].equals(candidates["candidate_id"])
     silent = words["label"].is_null() & words["score"].is_null() & words["unscored_reason"].is_null()
     both = words["unscored_reason"].is_not_null() & (words["score"].is_not_null() | words["label"].is_not_null())

@@ -216,7 +216,7 @@ def _rewritten_all(
 
 
 def _rewritten(reasoning: str | None, answer: str, config: Completion) -> str | None:
-    """The completion with its new reasoning; None where that is no use."""
+    """The completion with its new reasoning; None where it cannot be used."""
     thought = (after_thinking(reasoning) or "").strip() if reasoning is not None else ""
     if not thought:
         return None

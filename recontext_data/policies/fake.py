@@ -227,7 +227,7 @@ def _check_pattern(pattern: str) -> None:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"policy.patterns: {pattern!r} is no regular expression: {error}") from None
+        raise ValueError(f"policy.patterns: {pattern!r} is not a valid regular expression: {error}") from None
 
 
 def _check_rates(context: str, rates: Mapping[str, float]) -> None:

@@ -115,7 +115,7 @@ def open_run(name: str, *, output: Path = Path()) -> FinishedRun:
     except (OSError, orjson.JSONDecodeError) as error:
         raise DataError(f"{file}: cannot be read ({error}); build the run again") from None
     if not isinstance(manifest, dict) or not {"recipe_name", "fingerprint", "arms"} <= manifest.keys():
-        raise DataError(f"{file}: is no manifest of a run; give the folder that recontext build wrote")
+        raise DataError(f"{file}: is not a manifest of a run; give the folder that recontext build wrote")
     return FinishedRun(path, manifest)
 
 

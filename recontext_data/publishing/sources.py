@@ -167,7 +167,7 @@ def _example(row_id: str, line: bytes, *, method: str) -> PreflightRow:
         return _preference(row_id, tree)
     turns = tree["messages"]
     if not isinstance(turns, list):
-        return PreflightRow(row_id, None, problem=("wrong fields", "`messages` is no list"))
+        return PreflightRow(row_id, None, problem=("wrong fields", "`messages` is not a list"))
     return PreflightRow(row_id, tree, turns)
 
 
@@ -183,11 +183,11 @@ def _preference(row_id: str, tree: Mapping[str, Any]) -> PreflightRow:
 
 
 def _unreadable(line: bytes, told: str) -> tuple[str, str]:
-    """Why a line is no JSON; half a character is JSON to some readers, and the commonest reason."""
+    """Why a line is not JSON; half a character is JSON to some readers, and the commonest reason."""
     try:
         json.dumps(json.loads(line.decode("utf-8", "surrogatepass")), ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return "lone surrogate", HALF
     except (ValueError, RecursionError):
         pass
-    return "unreadable", f"is no JSON: {' '.join(told.split())[:120]}"
+    return "unreadable", f"is not JSON: {' '.join(told.split())[:120]}"

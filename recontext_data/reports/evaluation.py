@@ -107,7 +107,7 @@ def _interval_caveats(results: Results) -> list[tuple[str, str]]:
     names = {arm.key: arm.title for arm in numbers.arms(results)}
     places: dict[str, list[str]] = {}
     for cell in results["cells"]:
-        # The policy before training is no training of a seed: what its caveat says of retraining means nothing there.
+        # The policy before training is not a training of a seed: what its caveat says of retraining means nothing there.
         if cell["rate"] and cell["rate"]["caveat"] and cell["arm"] in results["arms"]:
             places.setdefault(cell["rate"]["caveat"], []).append(f"{names[cell['arm']]} under {cell['context']}")
     for row in results["differences"]:

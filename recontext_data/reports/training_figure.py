@@ -74,7 +74,7 @@ def plots(groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[Plot]:
 
 
 def curve(record: Mapping[str, Any]) -> list[tuple[int, float]]:
-    """What was logged, (step, loss); what is no number is left out."""
+    """What was logged, (step, loss); what is not a number is left out."""
     return [(step, loss) for step, loss in record["losses"] if math.isfinite(loss)]
 
 
@@ -105,7 +105,7 @@ def _values(record: Mapping[str, Any]) -> list[float]:
 
 def _line(record: Mapping[str, Any], *, place: int, steps: int, low: float, high: float) -> SeedLine:
     found = curve(record)
-    # One point is no line; drawn twice it is a dash that can be seen.
+    # One point is not a line; drawn twice it is a dash that can be seen.
     found = [(max(found[0][0] - 1, 0), found[0][1]), *found] if len(found) == 1 else found
     points = [f"{round(UNITS * step / steps, 1):g},{_inner(loss, low, high):g}" for step, loss in found]
     validation = record["validation_loss"]

@@ -66,7 +66,7 @@ def _loads(text: str | bytes) -> Any:
 
 
 def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is no JSON; a value of ours is tagged")
+    raise ValueError(f"{text} is not JSON; a value of ours is tagged")
 
 
 def _result(said: dict[str, Any]) -> Result:

@@ -24,7 +24,7 @@ REFUSED: dict[str, tuple[int, int]] = {
     # other processes
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
     "pidfd_getfd": (438, 438), "kcmp": (312, 272), "move_pages": (279, 239), "migrate_pages": (256, 238),
-    # memory that is no process's
+    # memory that is not a process's
     "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180), "memfd_create": (319, 279),
     "memfd_secret": (447, 447), "vmsplice": (278, 75),
     # the kernel itself

@@ -254,7 +254,7 @@ def labels_of(path: Path) -> "pa.Table":
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"labels={path}: is no Parquet file that can be read: {error}") from None
+        raise DataError(f"labels={path}: is not a Parquet file that can be read: {error}") from None
     missing = [column.name for column in LABELS if column.name not in table.column_names and column.name != "note"]
     if missing:
         raise DataError(
@@ -265,7 +265,7 @@ def labels_of(path: Path) -> "pa.Table":
 
 def _check(reviewer: str, question: str, value: str | None) -> None:
     if not NAME.fullmatch(reviewer):
-        raise InputError(f"reviewer={reviewer!r}: is no name; use up to 40 letters, digits, '.', '_' and '-'")
+        raise InputError(f"reviewer={reviewer!r}: is not a valid name; use up to 40 letters, digits, '.', '_' and '-'")
     if question == NOTE:
         if value is not None and len(value) > LONGEST_NOTE:
             raise InputError(f"note: has {len(value):,} characters; write at most {LONGEST_NOTE:,}")

@@ -84,7 +84,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         raise StoreError(f"{path}: cannot be read ({error}); delete {folder.name} to train it again") from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise StoreError(
-            f"{path}: is no record of a training that this version understands; delete {folder.name} to train it again"
+            f"{path}: is not a record of a training that this version understands; delete {folder.name} to train it again"
         )
     return facts
 

@@ -51,7 +51,7 @@ def read_split(folder: Path) -> list[dict[str, Any]]:
     """The rows of one split of an arm.
 
     Raises:
-        DataError: it is no dataset, is empty, or lacks the columns.
+        DataError: it is not a dataset, is empty, or lacks the columns.
     """
     import datasets
 
@@ -59,7 +59,7 @@ def read_split(folder: Path) -> list[dict[str, Any]]:
         split = datasets.load_from_disk(str(folder))
     except (FileNotFoundError, ValueError) as error:
         raise DataError(
-            f"{folder}: is no dataset that `recontext build` wrote ({str(error).splitlines()[0]}); build it again"
+            f"{folder}: is not a dataset that `recontext build` wrote ({str(error).splitlines()[0]}); build it again"
         ) from None
     missing = [name for name in COLUMNS if name not in split.column_names]
     if missing:

@@ -52,7 +52,7 @@ def _plain(text: str) -> str:
 
 
 def progress_callback(tracker: "StageTracker") -> Any:
-    """A trainer's callback that counts steps and ends a training whose loss is no number."""
+    """A trainer's callback that counts steps and ends a training whose loss is not a number."""
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):  # type: ignore[misc]

@@ -139,7 +139,7 @@ async def _reviewer(site: Site, request: "Request") -> "Response":
     form = parse_qs((await request.body()).decode())
     name, back = form.get("reviewer", [""])[0].strip(), form.get("back", ["/"])[0]
     if not NAME.fullmatch(name):
-        message = f"reviewer={name[:60]!r}: is no name; use up to 40 letters, digits, '.', '_' and '-'"
+        message = f"reviewer={name[:60]!r}: is not a valid name; use up to 40 letters, digits, '.', '_' and '-'"
         return site.page(request, "error.html.j2", status=400, message=message, run=None)
     # Only a path of ours: "//host" and "/\host" are other places to a browser.
     is_ours = back.startswith("/") and back[1:2] not in ("/", "\\")
@@ -189,7 +189,7 @@ def _state(site: Site, request: "Request", look: RunSnapshot) -> "Response":
 def _table(request: "Request", look: RunSnapshot) -> str:
     table = str(request.path_params["table"])
     if table not in TABLES:
-        raise InputError(f"{table[:40]!r} is no table; known: {', '.join(TABLES)}")
+        raise InputError(f"{table[:40]!r} is not a table; known: {', '.join(TABLES)}")
     if table not in look.sources:
         raise InputError(f"{table}: is not written yet; the run is being built")
     return table

@@ -160,13 +160,13 @@ def _compare(column: str, field: Field, where: Where) -> Sql:
 def _value(where: Where, field: Field) -> Any:
     if field.type == "bool":
         if where.value not in ("true", "false"):
-            raise InputError(f"{field.title}: {where.value!r} will not do; write true or false")
+            raise InputError(f"{field.title}: {where.value!r} is not accepted; write true or false")
         return where.value == "true"
     if field.type == "number":
         try:
             return int(where.value) if re.fullmatch(r"-?\d+", where.value) else float(where.value)
         except ValueError:
-            raise InputError(f"{field.title}: {where.value!r} is no number") from None
+            raise InputError(f"{field.title}: {where.value!r} is not a number") from None
     return where.value
 
 

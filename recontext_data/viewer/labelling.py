@@ -155,7 +155,7 @@ def _parse(text: str) -> Queue:
     if question not in QUESTIONS:
         raise InputError(f"question={question!r}: is none; {did_you_mean(question, QUESTIONS)}")
     if not seed.isdigit() or len(seed) > 18:
-        raise InputError(f"seed={seed[:40]!r}: is no whole number from 0")
+        raise InputError(f"seed={seed[:40]!r}: is not a whole number from 0")
     return Queue(
         order=order,
         seed=int(seed),

@@ -45,7 +45,7 @@ def find_adapter(adapter: str, *, base: ModelFolder, check_base: bool) -> Adapte
     """The adapter in the folder `adapter`, made for `base`.
 
     Raises:
-        PolicyError: there is none, it is no LoRA adapter, or it was trained on another model.
+        PolicyError: there is none, it is not a LoRA adapter, or it was trained on another model.
     """
     path = Path(adapter).expanduser()
     if not path.is_dir():

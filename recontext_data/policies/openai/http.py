@@ -34,7 +34,7 @@ class Answer:
     """What became of one request."""
 
     kind: Kind
-    """`answered`: with a status and JSON, or an error's words. `broken`: no answer, half of one, or one that is no JSON."""
+    """`answered`: with a status and JSON, or an error's words. `broken`: no answer, half of one, or one that is not JSON."""
     status: int = 0
     body: Any = None
     text: str = ""

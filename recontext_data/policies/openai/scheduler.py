@@ -274,7 +274,7 @@ class RequestScheduler:
             self._again.append(job.suspects.part(job.suspects.places[1:]))
 
     def _refused(self, job: HttpJob, answer: Answer, sent_at: float) -> None:
-        """A status that is no success."""
+        """A status that is not a success."""
         now, meaning = self._loop.time(), verdict(answer.status, answer.body)
         if meaning == "stop":
             self._fatal = self._fatal or answer.text

@@ -97,7 +97,7 @@ class TinyPolicy:
             model = Llama.load(folder)
         except Unsupported as problem:
             raise InputError(
-                f"policy.path: {str(folder)!r} is no Llama that the tiny policy computes: {problem}; "
+                f"policy.path: {str(folder)!r} is not a Llama that the tiny policy computes: {problem}; "
                 "sample it with policy {kind: transformers} instead"
             ) from problem
         settings, generation = _json(folder, "tokenizer_config.json"), _json(folder, "generation_config.json")

@@ -65,7 +65,7 @@ def read_openai(path: Path) -> Iterator[dict[str, Any]]:
     The completion is the last turn. Turns before it keep their roles; weights, names and tools are not read.
 
     Raises:
-        DataError: a line is no chat, or trains on more than its last turn.
+        DataError: a line is not a chat, or trains on more than its last turn.
     """
     for number, line in numbered(path):
         where = f"{path.name}: line {number}"
@@ -74,7 +74,7 @@ def read_openai(path: Path) -> Iterator[dict[str, Any]]:
             plain = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in turns]
             weights = [turn.get("weight", 1) for turn in turns if turn["role"] == "assistant"]
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-            raise DataError(f"{where}: is no chat; each line is {{'messages': [{{'role', 'content'}}, ...]}}") from None
+            raise DataError(f"{where}: is not a chat; each line is {{'messages': [{{'role', 'content'}}, ...]}}") from None
         if not plain or plain[-1]["role"] != "assistant" or not weights[-1]:
             raise DataError(f"{where}: must end with an assistant turn that is trained on")
         if any(weights[:-1]):

@@ -65,7 +65,7 @@ def portable_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def portable_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe with paths cut to their last part. Contexts stay as they are: `/no_think` is no path there."""
+    """The recipe with paths cut to their last part. Contexts stay as they are: `/no_think` is not a path there."""
     return {key: value if key == "contexts" else _whole_paths_cut(value) for key, value in recipe.items()}
 
 

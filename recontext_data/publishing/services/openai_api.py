@@ -225,7 +225,7 @@ def key_of(variable: str) -> str:
     """The key in an environment variable; "" where none is needed.
 
     Raises:
-        SetupError: it is not set, or is no key.
+        SetupError: it is not set, or is not a key.
     """
     try:
         return read_key(variable)

@@ -255,7 +255,7 @@ def counter(tokenizer: str | None) -> Callable[[PreflightRow], int]:
     """How tokens are counted: with a tokenizer.json, or by characters.
 
     Raises:
-        DataError: the file is no tokenizer.
+        DataError: the file is not a tokenizer.
     """
     if tokenizer is None:
         return count_tokens
@@ -269,7 +269,7 @@ def counter(tokenizer: str | None) -> Callable[[PreflightRow], int]:
     except orjson.JSONDecodeError:
         tree = None
     if not isinstance(tree, dict) or not isinstance(tree.get("model"), dict):
-        raise DataError(f"check.tokenizer={tokenizer}: is no tokenizer.json; give the file of that name in a model's folder")
+        raise DataError(f"check.tokenizer={tokenizer}: is not a tokenizer.json; give the file of that name in a model's folder")
     loaded = Tokenizer.from_file(str(path))
     # A trainer may have left its own cutting and padding in the file.
     loaded.no_truncation()

@@ -126,5 +126,5 @@ def _read(path: Path) -> Mapping[str, Any]:
     except orjson.JSONDecodeError as error:
         raise StoreError(f"{path}: is damaged ({error}); delete it, and the same publish command writes it again") from None
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-        raise StoreError(f"{path}: is no list of models that this version understands; delete it and publish again")
+        raise StoreError(f"{path}: is not a list of models that this version understands; delete it and publish again")
     return tree
