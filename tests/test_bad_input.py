@@ -145,7 +145,7 @@ def test_a_word_before_a_recipe_is_refused(tmp_path: Path, capsys: pytest.Captur
             "contexts:\n  a: {stance: neutral}\n  b: {stance: neutral}\n  a: {stance: permits}\n",
             ["line 4", "the key 'a' is there twice"],
         ),
-        ("sampler: &x {n: *x}\n", ["no YAML"]),
+        ("sampler: &x {n: *x}\n", ["not valid YAML"]),
         ("a: &x [*x]\n", ["nests deeper"]),
         ("a: !!python/object:os.system {}\n", ["line 1 is not valid YAML"]),
         ("a: \x00\n", ["is not valid YAML"]),
@@ -153,7 +153,7 @@ def test_a_word_before_a_recipe_is_refused(tmp_path: Path, capsys: pytest.Captur
         ("3: 4\n", ["error: "]),
         ("extends: nowhere\n", ["recipe=nowhere: no recipe has that name"]),
         ("extends: nowhere.yaml\n", ["recipe=nowhere.yaml: there is no such file"]),
-        ("extends: mine.yaml\n", ["`extends` goes deeper than 8 recipes; is it a circle?"]),
+        ("extends: mine.yaml\n", ["`extends` goes deeper than 8 recipes; is there a circle?"]),
     ],
 )
 def test_a_file_that_is_no_recipe_is_one_line(text: str, parts: list[str], refused: Refused) -> None:
