@@ -24,8 +24,8 @@ LIMITS = {
     "upward imports": 0,
     "rooms in an import knot": 0,
     "repeated public class names": 0,
-    "uses of Any": 1000,
-    "lines of source": 41_300,
+    "uses of Any": 990,  # on the way to 300
+    "lines of source": 41_300,  # on the way to 37,000
     "lines of the longest module": 400,
     "lines of the longest function": 50,
     "lines of the longest verb": 60,

@@ -5,7 +5,6 @@ Also read by the Batch API, whose lines hold the same bodies.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite
 from typing import Any, Literal
 
 from recontext_data.core.records import Reply
@@ -15,6 +14,18 @@ STOPPING = (301, 302, 303, 307, 308, 401, 402, 403, 404)
 """Statuses that no other request would fare better with: wrong key, no credit, no such model, another address."""
 PASSING = (408, 409, 425)
 """Statuses below 500 that may be different next time."""
+FINISH_REASONS = {
+    **dict.fromkeys(("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"), "stop"),
+    **dict.fromkeys(
+        ("length", "max_tokens", "model_length", "max_length", "max_output_tokens", "max_completion_tokens"), "length"
+    ),
+    **dict.fromkeys(("content_filter", "content_filtered", "safety"), "content_filter"),
+    **{name: name for name in ("tool_calls", "function_call")},
+}
+"""Every reason, in lower case, for which a choice is a completion, and the one spelling under which it is stored. A choice with
+any other reason (`error`, `abort`, `network_error`, `load` ...) is a failed reply: its text is half of an answer."""
+MOST_TOKENS = 2**40
+"""A count above it is not one of tokens."""
 SPENT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 
 
@@ -27,7 +38,8 @@ def read_choices(body: Any, *, keys: Sequence[str], logprobs: bool = False) -> l
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list):
         return []
-    shared = {"system_fingerprint": body["system_fingerprint"]} if body.get("system_fingerprint") else {}
+    fingerprint = _text(body.get("system_fingerprint"))
+    shared = {"system_fingerprint": fingerprint} if fingerprint else {}
     model = str(body.get("model") or "")
     seen: set[str] = set()
     replies: list[Reply] = []
@@ -48,7 +60,7 @@ def read_choices(body: Any, *, keys: Sequence[str], logprobs: bool = False) -> l
 
 def _choice(choice: Mapping[str, Any], *, details: dict[str, Any], logprobs: bool) -> dict[str, Any]:
     """A reply's fields, from one choice."""
-    message, finish = _mapping(choice.get("message")), choice.get("finish_reason")
+    message, (finish, failure) = _mapping(choice.get("message")), _finish(choice)
     text, thoughts = _content(message.get("content"))
     refusal = message.get("refusal")
     if text is None and isinstance(refusal, str):
@@ -59,14 +71,32 @@ def _choice(choice: Mapping[str, Any], *, details: dict[str, Any], logprobs: boo
         text, details["null_content"] = "", True
     if logprobs:
         _log_probabilities(choice, details)
+    if failure is not None:
+        text = None
     return {
         "completion": text,
-        "error": None if text is not None else f"empty content (finish_reason {finish})",
+        "error": None if text is not None else failure or f"empty content (finish_reason {finish})",
         # Servers disagree on the field's name.
         "reasoning": _text(message.get("reasoning_content")) or _text(message.get("reasoning")) or thoughts,
-        "finish_reason": None if finish is None else str(finish),
+        "finish_reason": finish,
         "details": details,
     }
+
+
+def _finish(choice: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """(finish reason in its stored spelling, why the choice is no completion or None).
+
+    A proxy may translate the reason of the server behind it (LiteLLM turns `error` into `stop`) and keep the original too.
+    """
+    behind = _mapping(choice.get("provider_specific_fields"))
+    said = next((name for name in (behind.get("native_finish_reason"), choice.get("finish_reason")) if name is not None), None)
+    error = choice.get("error") or behind.get("error")
+    if said is None and not error:
+        return None, None
+    finish = None if said is None else FINISH_REASONS.get(str(said).lower(), str(said)[:80])
+    if error:
+        return finish, f"the choice failed (finish_reason {finish}): {words(error)}"
+    return finish, None if finish in FINISH_REASONS.values() else f"the choice did not finish (finish_reason {finish})"
 
 
 def _content(content: Any) -> tuple[str | None, str | None]:
@@ -98,7 +128,9 @@ def _log_probabilities(choice: Mapping[str, Any], details: dict[str, Any]) -> No
 
 def _count(fields: dict[str, Any], usage: Mapping[str, Any]) -> None:
     fields["prompt_tokens"] = _number(usage.get("prompt_tokens"))
-    fields["completion_tokens"] = _number(usage.get("completion_tokens"))
+    count = _number(usage.get("completion_tokens"))
+    # Some proxies write zeros where the server behind them sent no usage.
+    fields["completion_tokens"] = None if count == 0 and fields["completion"] else count
     parts = (
         ("cached_tokens", usage.get("prompt_tokens_details")),
         ("reasoning_tokens", usage.get("completion_tokens_details")),
@@ -145,4 +177,7 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) else None
+    """A count of tokens; None for what cannot be one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value <= MOST_TOKENS else None
