@@ -29,13 +29,14 @@ MOST_TOKENS = 2**40
 SPENT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 
 
-def read_choices(body: Any, *, keys: Sequence[str], logprobs: bool = False) -> list[Reply]:
+def read_choices(told: object, *, keys: Sequence[str], logprobs: bool = False) -> list[Reply]:
     """A reply per choice that came, for the first of `keys`; fewer than `keys` where the server sent fewer.
 
     Usage is the request's, not the choice's: the prompt's tokens stand on the first completion, and so do all the
     completions' tokens together unless there is one choice. `logprobs`: they were asked for, so their lack is noted.
     """
-    choices = body.get("choices") if isinstance(body, dict) else None
+    body = _mapping(told)
+    choices = body.get("choices")
     if not isinstance(choices, list):
         return []
     fingerprint = _text(body.get("system_fingerprint"))
@@ -99,7 +100,7 @@ def _finish(choice: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return finish, None if finish in FINISH_REASONS.values() else f"the choice did not finish (finish_reason {finish})"
 
 
-def _content(content: Any) -> tuple[str | None, str | None]:
+def _content(content: object) -> tuple[str | None, str | None]:
     """(text, thoughts) of a message's content: a string, or a list of parts as some reasoning models send it."""
     if isinstance(content, str):
         return content, None
@@ -111,7 +112,7 @@ def _content(content: Any) -> tuple[str | None, str | None]:
     return ("".join(texts) if texts else None), ("".join(thoughts) or None)
 
 
-def _thoughts(thinking: Any) -> Iterator[str]:
+def _thoughts(thinking: object) -> Iterator[str]:
     if isinstance(thinking, str):
         yield thinking
     elif isinstance(thinking, list):
@@ -141,12 +142,12 @@ def _count(fields: dict[str, Any], usage: Mapping[str, Any]) -> None:
             fields["details"][name] = count
 
 
-def total_tokens(body: Any) -> int | None:
+def total_tokens(body: object) -> int | None:
     """All tokens of a request, as the server counted them."""
     return _number(_mapping(_mapping(body).get("usage")).get("total_tokens"))
 
 
-def verdict(status: int, body: Any) -> Verdict:
+def verdict(status: int, body: object) -> Verdict:
     """What a failed request's status and body mean for it: wait, ask again, stop everything, or give up on this one."""
     error = _mapping(_mapping(body).get("error"))
     if error.get("code") in SPENT or error.get("type") in SPENT:
@@ -161,22 +162,22 @@ def verdict(status: int, body: Any) -> Verdict:
     return "retry" if status >= 500 or status in PASSING or status == 200 else "refused"
 
 
-def words(told: Any) -> str:
+def words(told: object) -> str:
     """A server's words on one line; errors come nested, as plain text or as pages."""
     while isinstance(told, dict):
         told = next((told[name] for name in ("message", "error", "detail") if told.get(name)), str(dict(told)))
     return " ".join(str(told).split()) or "the server gave no reason"
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _number(value: Any) -> int | None:
+def _number(value: object) -> int | None:
     """A count of tokens; None for what cannot be one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
