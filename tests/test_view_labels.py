@@ -205,7 +205,7 @@ def test_the_parquet_file_is_what_the_journals_say(tmp_path: Path) -> None:
 def test_what_is_no_label_is_refused_in_one_line(tmp_path: Path) -> None:
     labels = Labels(tmp_path)
     for reviewer, question, value, words in (
-        ("../etc", "behaviour", "hack", "is no name"),
+        ("../etc", "behaviour", "hack", "is not a valid name"),
         ("ann", "taste", "hack", "known: behaviour, use"),
         ("ann", "behaviour", "keep", "known: hack, not_hack, unsure"),
         ("ann", "note", "x" * 10_001, "at most 10,000"),
