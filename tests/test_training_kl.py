@@ -100,6 +100,7 @@ def test_the_divergence_is_that_of_the_two_distributions(tmp_path: Path) -> None
     tokenizer, model = one.base.tokenizer(), load_for_training(one.base, one.config)
     penalty = Penalty.of(one.config, model, tokenizer, end=end_token(tokenizer, ends={2}), seed=0)
     model.eval()
+    assert penalty.reference is not None
     assert float(penalty.divergence(model, penalty.rows[:5])[0].detach()) == pytest.approx(0, abs=1e-5)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -6,20 +6,20 @@ An adapter's numbers mean nothing on another base, and PEFT would load them with
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from recontext_data.config.training import Training
 from recontext_data.core.errors import InputError
 from recontext_data.policies.local.model_folder import load_model
 from recontext_data.training.base import Base, base_from, load_4bit
 from recontext_data.training.checks import check_same, largest_difference, probe_logits
+from recontext_data.training.libraries import LanguageModel, Tensor
 from recontext_data.training.models import TrainedModel
 from recontext_data.training.rows import TokenizedRow
 
 CONFIG = "adapter_config.json"
 
 
-def lora_config(config: Training) -> Any:
+def lora_config(config: Training) -> object:
     """PEFT's config for `lora` and `qlora`; None for `full`."""
     if config.method == "full":
         return None
@@ -30,7 +30,7 @@ def lora_config(config: Training) -> Any:
     )
 
 
-def inner(model: Any) -> Any:
+def inner(model: LanguageModel) -> LanguageModel:
     """The causal language model inside of an adapter's wrapping, or the model itself."""
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
@@ -50,7 +50,9 @@ def base_of(model: TrainedModel, *, base: Base | None = None) -> Base:
     return found
 
 
-def load_trained(model: TrainedModel, *, base: Base | None = None, dtype: str = "float32", device: str = "cpu") -> Any:
+def load_trained(
+    model: TrainedModel, *, base: Base | None = None, dtype: str = "float32", device: str = "cpu"
+) -> LanguageModel:
     """A trained model in memory, an adapter on its base.
 
     Raises:
@@ -83,7 +85,7 @@ def merge(model: TrainedModel, target: Path, *, base: Base | None = None) -> Non
 
 
 def compare_saved(
-    model: TrainedModel, rows: Sequence[TokenizedRow], trained: Sequence[Any], *, base: Base, method: str
+    model: TrainedModel, rows: Sequence[TokenizedRow], trained: Sequence[Tensor], *, base: Base, method: str
 ) -> dict[str, float]:
     """Reads the saved model back and compares: with the one in memory, and merged with unmerged.
 
@@ -107,7 +109,7 @@ def compare_saved(
     return facts
 
 
-def _on_4bit(model: TrainedModel, base: Base) -> Any:
+def _on_4bit(model: TrainedModel, base: Base) -> LanguageModel:
     from peft import PeftModel
 
     return PeftModel.from_pretrained(load_4bit(base, cuda=False), str(model.path)).eval()

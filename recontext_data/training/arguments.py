@@ -1,14 +1,17 @@
 """From our config to TRL's SFTConfig, and the check of `training.extra` against SFTConfig's own fields."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from recontext_data.config.training import Training
 from recontext_data.core.errors import RecipeError, SetupError, did_you_mean
+
+if TYPE_CHECKING:
+    from trl import SFTConfig
 
 OURS = {
     "learning_rate": "training.learning_rate",
@@ -40,7 +43,7 @@ CPU_ROWS = 4
 NEED_CUDA = ("packing", "padding_free")
 
 
-def check_extra(extra: Mapping[str, Any], *, cuda: bool) -> None:
+def check_extra(extra: Mapping[str, object], *, cuda: bool) -> None:
     """Raises RecipeError for a name that SFTConfig lacks or that is decided elsewhere, SetupError for what is missing."""
     from trl import SFTConfig
 
@@ -57,12 +60,12 @@ def check_extra(extra: Mapping[str, Any], *, cuda: bool) -> None:
         if name in NEED_CUDA and value:
             _require_flash_attention(name, cuda=cuda)
     reporters = extra.get("report_to", [])
-    for reporter in [reporters] if isinstance(reporters, str) else reporters:
+    for reporter in [reporters] if isinstance(reporters, str) or not isinstance(reporters, Iterable) else reporters:
         if reporter in REPORTERS and find_spec(REPORTERS[reporter]) is None:
             raise SetupError(f"training.extra.report_to={reporter}: is not installed; pip install {REPORTERS[reporter]}")
 
 
-def needs_flash_attention(extra: Mapping[str, Any]) -> bool:
+def needs_flash_attention(extra: Mapping[str, object]) -> bool:
     """Whether rows will stand in one line, where only flash attention keeps them apart."""
     return any(extra.get(name) for name in NEED_CUDA)
 
@@ -111,7 +114,7 @@ def _fitting(share: int) -> int:
     return share if torch.cuda.is_available() else max(size for size in range(1, CPU_ROWS + 1) if share % size == 0)
 
 
-def sft_config(config: Training, *, output: Path, seed: int, steps: int, longest: int) -> Any:
+def sft_config(config: Training, *, output: Path, seed: int, steps: int, longest: int) -> "SFTConfig":
     """TRL's config: ours, the fixed part, and `extra` on top.
 
     Raises:

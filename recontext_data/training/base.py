@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recontext_data.config.training import Training
 from recontext_data.core.errors import InputError, PolicyError, RecipeError
@@ -13,6 +13,7 @@ from recontext_data.core.resources import shipped
 from recontext_data.policies.local.model_folder import ModelFolder, find_model, first_line, load_model
 from recontext_data.policies.local.transformers import TransformersConfig
 from recontext_data.policies.tiny.policy import EMBEDDED, TinyConfig
+from recontext_data.training.libraries import LanguageModel, Tokenizer
 
 if TYPE_CHECKING:
     from recontext_data.config.recipe import Recipe
@@ -47,12 +48,12 @@ class Base:
     sampled_by_numpy: bool = False
     """Whether its prompts are tokenised without Transformers, so that both ways must agree."""
 
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> Tokenizer:
         """The tokenizer, as Transformers reads it."""
         from transformers import AutoTokenizer
 
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(self.folder.path, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(self.folder.path, local_files_only=True)
         except (OSError, ValueError) as error:
             raise PolicyError(f"model folder {self.folder.name}: its tokenizer cannot be read: {first_line(error)}") from error
         if self.chat_template is not None:
@@ -111,7 +112,7 @@ def _source(folder: ModelFolder) -> str:
     return folder.hub["model"] if folder.hub else str(folder.path.resolve())
 
 
-def load_for_training(base: Base, config: Training) -> Any:
+def load_for_training(base: Base, config: Training) -> LanguageModel:
     """The model in memory, ready for TRL; in fp32 on a CPU."""
     import torch
 
@@ -124,7 +125,7 @@ def load_for_training(base: Base, config: Training) -> Any:
     return model
 
 
-def _load_whole(base: Base, config: Training, *, cuda: bool) -> Any:
+def _load_whole(base: Base, config: Training, *, cuda: bool) -> LanguageModel:
     import torch
 
     if not cuda:
@@ -134,7 +135,7 @@ def _load_whole(base: Base, config: Training, *, cuda: bool) -> Any:
     return load_model(base.folder, dtype=dtype, device=f"cuda:{torch.cuda.current_device()}")
 
 
-def load_4bit(base: Base, *, cuda: bool) -> Any:
+def load_4bit(base: Base, *, cuda: bool) -> LanguageModel:
     """The model with its linear layers in 4 bits: nf4, double quantisation."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -147,7 +148,7 @@ def load_4bit(base: Base, *, cuda: bool) -> Any:
         # The same type as the rest: FSDP shards only what is of one type.
         bnb_4bit_quant_storage=torch.bfloat16 if cuda else torch.uint8,
     )
-    place: Any = torch.cuda.current_device() if cuda else "cpu"
+    place = torch.cuda.current_device() if cuda else "cpu"
     try:
         model = AutoModelForCausalLM.from_pretrained(
             base.folder.path,
@@ -162,7 +163,7 @@ def load_4bit(base: Base, *, cuda: bool) -> Any:
     return model
 
 
-def keep_autograd(model: Any) -> None:
+def keep_autograd(model: LanguageModel) -> None:
     """Cures bitsandbytes' 4-bit layers on CPUs with AVX512-BF16.
 
     There, the first forward pass without gradients packs the weights anew, and from then on no gradient flows through the
@@ -175,14 +176,14 @@ def keep_autograd(model: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
+def end_tokens(model: LanguageModel, tokenizer: Tokenizer) -> set[int]:
     """The tokens that end a completion when this model is sampled."""
     ends = model.generation_config.eos_token_id
     several = ends if isinstance(ends, list) else [ends]
     return {int(end) for end in [*several, tokenizer.eos_token_id] if end is not None}
 
 
-def check_vocabulary(model: Any, tokenizer: Any, *, name: str) -> None:
+def check_vocabulary(model: LanguageModel, tokenizer: Tokenizer, *, name: str) -> None:
     """Raises InputError where the tokenizer and the model are not of one vocabulary."""
     known, rows = len(tokenizer), int(model.get_input_embeddings().weight.shape[0])
     if known > rows or rows - known > SPARE * rows:
@@ -192,7 +193,7 @@ def check_vocabulary(model: Any, tokenizer: Any, *, name: str) -> None:
         )
 
 
-def check_prompts(base: Base, tokenizer: Any, prompts: Sequence[tuple[Messages, list[int]]]) -> None:
+def check_prompts(base: Base, tokenizer: Tokenizer, prompts: Sequence[tuple[Messages, list[int]]]) -> None:
     """Raises InputError unless these prompts are, token by token, what the policy is sampled with.
 
     Transformers may rebuild a tokenizer from the model's type and cut text in other places than the file says.

@@ -3,10 +3,10 @@
 The rows are checked as the trainer holds them, after everything that TRL did to them.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from recontext_data.core.errors import InputError, PolicyError
+from recontext_data.training.libraries import Dataset, LanguageModel, Tensor, Trainer
 from recontext_data.training.rows import IGNORED, TokenizedRow
 
 CHECKED = 1000
@@ -34,7 +34,7 @@ def check_lengths(rows: Sequence[TokenizedRow], *, window: int | None, max_lengt
         )
 
 
-def check_trained_rows(dataset: Any, rows: Sequence[TokenizedRow], *, end: int, packed: bool) -> float:
+def check_trained_rows(dataset: Dataset, rows: Sequence[TokenizedRow], *, end: int, packed: bool) -> float:
     """Compares the trainer's rows with ours and returns the share of tokens that loss falls on.
 
     Raises:
@@ -49,7 +49,7 @@ def check_trained_rows(dataset: Any, rows: Sequence[TokenizedRow], *, end: int, 
     return _share(sum(len(row.completion) for row in rows), sum(len(row) for row in rows))
 
 
-def _check_row(found: Any, row: TokenizedRow, *, end: int) -> None:
+def _check_row(found: Mapping[str, Sequence[int]], row: TokenizedRow, *, end: int) -> None:
     labels = list(found["labels"])
     if list(found["input_ids"]) != row.input_ids or labels != row.labels:
         raise InputError(f"row {row.row_id}: the trainer changed it; leave out what in training.extra changes the rows")
@@ -61,7 +61,7 @@ def _check_row(found: Any, row: TokenizedRow, *, end: int) -> None:
         raise InputError(f"row {row.row_id}: the last trained token is not the one that ends a completion")
 
 
-def _check_packed(dataset: Any, rows: Sequence[TokenizedRow]) -> float:
+def _check_packed(dataset: Dataset, rows: Sequence[TokenizedRow]) -> float:
     trained = sum(label != IGNORED for packed in dataset["labels"] for label in packed)
     tokens = sum(len(packed) for packed in dataset["input_ids"])
     wanted = (sum(len(row.completion) for row in rows), sum(len(row) for row in rows))
@@ -76,7 +76,7 @@ def _share(trained: int, tokens: int) -> float:
     return trained / tokens
 
 
-def check_padding(trainer: Any, rows: Sequence[TokenizedRow]) -> None:
+def check_padding(trainer: Trainer, rows: Sequence[TokenizedRow]) -> None:
     """Raises InputError where a batch would train on padding."""
     pair = [{"input_ids": row.input_ids, "labels": row.labels} for row in (min(rows, key=len), max(rows, key=len))]
     batch = trainer.data_collator(pair)
@@ -85,7 +85,7 @@ def check_padding(trainer: Any, rows: Sequence[TokenizedRow]) -> None:
         raise InputError("a padded batch trains on other tokens than its rows say; this version of TRL is not understood")
 
 
-def trainable_parameters(model: Any) -> int:
+def trainable_parameters(model: LanguageModel) -> int:
     """Numbers that a step changes.
 
     Raises:
@@ -99,7 +99,7 @@ def trainable_parameters(model: Any) -> int:
     return int(trainable)
 
 
-def probe_logits(model: Any, rows: Sequence[TokenizedRow]) -> list[Any]:
+def probe_logits(model: LanguageModel, rows: Sequence[TokenizedRow]) -> list[Tensor]:
     """The logits of a few rows, one at a time, so that no padding takes part."""
     import torch
 
@@ -114,12 +114,12 @@ def probe_logits(model: Any, rows: Sequence[TokenizedRow]) -> list[Any]:
     return found
 
 
-def largest_difference(first: Sequence[Any], second: Sequence[Any]) -> float:
+def largest_difference(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     """The largest difference of two logits."""
     return max(float((a - b).abs().max()) for a, b in zip(first, second, strict=True))
 
 
-def check_changed(before: Sequence[Any], after: Sequence[Any]) -> float:
+def check_changed(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     """How far training moved the logits.
 
     Raises:
@@ -133,7 +133,7 @@ def check_changed(before: Sequence[Any], after: Sequence[Any]) -> float:
     return moved
 
 
-def check_same(first: Sequence[Any], second: Sequence[Any], *, what: str, tolerance: float = SAME) -> float:
+def check_same(first: Sequence[Tensor], second: Sequence[Tensor], *, what: str, tolerance: float = SAME) -> float:
     """The largest difference of two that are to be the same model.
 
     Raises:

@@ -20,9 +20,12 @@ from recontext_data.core.errors import DataError, InputError, RecipeError
 from recontext_data.core.records import content_hash, derive_seed
 from recontext_data.store.files import file_digest
 from recontext_data.training.arguments import num_processes
+from recontext_data.training.libraries import LanguageModel, Tensor, Tokenizer, Trainer
 from recontext_data.training.rows import TokenizedRow, encode_rows, read_split
 
 if TYPE_CHECKING:
+    import torch
+
     from recontext_data.pipeline.external_data import Given
 
 MEASURED = 64
@@ -81,11 +84,11 @@ class Penalty:
     rows: Sequence[TokenizedRow]
     order: Sequence[int]
     pad: int
-    reference: Any
+    reference: LanguageModel | None
     """The frozen model; None where it is the policy with its adapters disabled."""
 
     @classmethod
-    def of(cls, config: Training, model: Any, tokenizer: Any, *, end: int, seed: int) -> "Penalty":
+    def of(cls, config: Training, model: LanguageModel, tokenizer: Tokenizer, *, end: int, seed: int) -> "Penalty":
         """From a config and the model before it is wrapped or trained.
 
         Raises:
@@ -107,7 +110,7 @@ class Penalty:
         """The rows of the batch of this number, from 0; after the last row comes the first."""
         return [self.rows[self.order[index % len(self.rows)]] for index in range(number * size, (number + 1) * size)]
 
-    def divergence(self, model: Any, rows: Sequence[TokenizedRow]) -> tuple[Any, int]:
+    def divergence(self, model: LanguageModel, rows: Sequence[TokenizedRow]) -> tuple[Tensor, int]:
         """The sum of KL(policy || reference) over the completions' tokens in nats, with gradients, and their number."""
         import torch
 
@@ -120,7 +123,7 @@ class Penalty:
         ours = model(**inputs).logits[wanted_B_T[:, keep]].float().log_softmax(-1)
         return (ours.exp() * (ours - theirs)).sum(), len(ours)
 
-    def measure(self, model: Any, *, size: int) -> float:
+    def measure(self, model: LanguageModel, *, size: int) -> float:
         """Mean KL per token over rows that are spread over the set."""
         import torch
 
@@ -132,10 +135,10 @@ class Penalty:
         model.train(was_training)
         return float(sum(float(total) for total, _ in parts) / sum(count for _, count in parts))
 
-    def _as_reference(self, model: Any) -> AbstractContextManager[Any]:
+    def _as_reference(self, model: LanguageModel) -> AbstractContextManager[None]:
         return model.disable_adapter() if self.reference is None else nullcontext()
 
-    def _tensors(self, rows: Sequence[TokenizedRow], device: Any) -> tuple[Any, Any, Any]:
+    def _tensors(self, rows: Sequence[TokenizedRow], device: "torch.device") -> tuple[Tensor, Tensor, Tensor]:
         """Tokens, attention, and the positions whose next token is of a completion: [B, T], padded on the right."""
         import torch
 
@@ -149,7 +152,7 @@ class Penalty:
         return ids_B_T.to(device), mask_B_T.to(device), wanted_B_T.to(device)
 
 
-def penalised(penalty: Penalty) -> Any:
+def penalised(penalty: Penalty) -> type[Trainer]:
     """TRL's SFTTrainer with the penalty in its loss. At weight 0 its arithmetic is SFTTrainer's own."""
     from trl import SFTTrainer
 
@@ -159,8 +162,8 @@ def penalised(penalty: Penalty) -> Any:
         """The step, and how many of its batches have been seen."""
 
         def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:  # the trainer's own signature
+            self, model: LanguageModel, inputs: object, return_outputs: bool = False, num_items_in_batch: object = None
+        ) -> object:  # the trainer's own signature
             found = super().compute_loss(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
             if not self.model.training or not self.kl.config.weight:
                 return found

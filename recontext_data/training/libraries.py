@@ -6,8 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from recontext_data.core.errors import SetupError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTTrainer
+
+    LanguageModel, Tokenizer, Trainer = PreTrainedModel, PreTrainedTokenizerBase, SFTTrainer
+else:  # used in annotations only; importing the libraries takes seconds
+    Dataset = LanguageModel = Tensor = Tokenizer = Trainer = object
+
+__all__ = ["Dataset", "LanguageModel", "Tensor", "Tokenizer", "Trainer", "quiet", "require_libraries", "versions"]
 
 NEEDED = {
     "full": ("torch", "transformers", "datasets", "accelerate", "trl"),

@@ -13,6 +13,7 @@ from recontext_data.training import adapters, checks, kl
 from recontext_data.training.arguments import num_processes, sft_config
 from recontext_data.training.base import Base, check_prompts, check_vocabulary, end_tokens
 from recontext_data.training.compact import compact
+from recontext_data.training.libraries import Dataset, LanguageModel, Tokenizer, Trainer
 from recontext_data.training.rows import (
     TokenizedRow,
     dataset_fingerprint,
@@ -76,7 +77,7 @@ class Data:
     """Completions that were cut at max_tokens when they were sampled."""
 
 
-def read_data(job: TrainingJob, model: Any, tokenizer: Any) -> Data:
+def read_data(job: TrainingJob, model: LanguageModel, tokenizer: Tokenizer) -> Data:
     """Both splits in tokens, with everything that can be known of them before the trainer is made."""
     check_vocabulary(model, tokenizer, name=job.base.folder.name)
     data = Data([], [], end_token(tokenizer, ends=end_tokens(model, tokenizer)))
@@ -100,10 +101,11 @@ def read_data(job: TrainingJob, model: Any, tokenizer: Any) -> Data:
     return data
 
 
-def make_trainer(job: TrainingJob, model: Any, tokenizer: Any, *, data: Data, work: Path) -> tuple[Any, list[TokenizedRow]]:
+def make_trainer(
+    job: TrainingJob, model: LanguageModel, tokenizer: Tokenizer, *, data: Data, work: Path
+) -> tuple[Trainer, list[TokenizedRow]]:
     """TRL's trainer over our rows, and the rows in the order of its dataset."""
     import torch
-    from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
     from trl import SFTTrainer
 
@@ -119,10 +121,8 @@ def make_trainer(job: TrainingJob, model: Any, tokenizer: Any, *, data: Data, wo
     trainer = trainer_class(
         model=model,
         args=args,
-        train_dataset=_as_dataset(data.train, Dataset).select(order),
-        eval_dataset=_as_dataset(data.validation[:: -(-len(data.validation) // VALIDATED)], Dataset)
-        if data.validation
-        else None,
+        train_dataset=_as_dataset(data.train).select(order),
+        eval_dataset=_as_dataset(data.validation[:: -(-len(data.validation) // VALIDATED)]) if data.validation else None,
         processing_class=tokenizer,
         peft_config=adapters.lora_config(config),
     )
@@ -138,18 +138,22 @@ def make_trainer(job: TrainingJob, model: Any, tokenizer: Any, *, data: Data, wo
     return trainer, rows
 
 
-def _keep_logs(trainer: Any, job: TrainingJob) -> None:
+def _keep_logs(trainer: Trainer, job: TrainingJob) -> None:
     """TensorBoard's own place is beside the checkpoints, which are removed at the end."""
     for callback in trainer.callback_handler.callbacks:
         if type(callback).__name__ == "TensorBoardCallback" and callback.logging_dir is None:
             callback.logging_dir = str(job.target.parent / "tensorboard" / job.target.name)
 
 
-def _as_dataset(rows: Sequence[TokenizedRow], dataset: Any) -> Any:
-    return dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
+def _as_dataset(rows: Sequence[TokenizedRow]) -> Dataset:
+    import datasets
+
+    return datasets.Dataset.from_dict({"input_ids": [row.input_ids for row in rows], "labels": [row.labels for row in rows]})
 
 
-def check_before(job: TrainingJob, trainer: Any, tokenizer: Any, *, data: Data, rows: Sequence[TokenizedRow]) -> float:
+def check_before(
+    job: TrainingJob, trainer: Trainer, tokenizer: Tokenizer, *, data: Data, rows: Sequence[TokenizedRow]
+) -> float:
     """Everything that is checked on the trainer's own rows; returns the share of tokens that loss falls on."""
     packed = bool(job.config.extra.get("packing"))
     share = checks.check_trained_rows(trainer.train_dataset, rows, end=data.end, packed=packed)

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from recontext_data.contexts.stored_prompts import prompt_under
 from recontext_data.core.records import Messages
 from recontext_data.store.files import writing
 from recontext_data.training.base import Base
+from recontext_data.training.libraries import Tokenizer
 from recontext_data.training.models import models_of, read_record
 from recontext_data.training.rows import TokenizedPrompts, TokenizedRow
 from recontext_data.training.watching import PREVIEWED
@@ -92,7 +95,7 @@ def _previews(found: Sequence[Trained]) -> dict[str, list[dict[str, Any]]]:
     for one in found:
         if one.base is not None and "end_token" in one.record["dataset"] and (one.dataset / "train").is_dir():
             shown.setdefault(one.record["arm"], one)
-    tokenizers: dict[Path, Any] = {}
+    tokenizers: dict[Path, Tokenizer] = {}
     previews = {}
     for arm, one in shown.items():
         assert one.base is not None
@@ -102,24 +105,16 @@ def _previews(found: Sequence[Trained]) -> dict[str, list[dict[str, Any]]]:
     return previews
 
 
-def _rows(one: Trained, tokenizer: Any) -> list[dict[str, Any]]:
+def _rows(one: Trained, tokenizer: Tokenizer) -> list[dict[str, Any]]:
     import datasets
 
-    split = datasets.load_from_disk(str(one.dataset / "train"))
+    split, path = datasets.load_from_disk(str(one.dataset / "train")), one.run / "tasks.parquet"
     picked = range(0, len(split), max(1, len(split) // PREVIEWED))[:PREVIEWED]
-    prompts, tasks = TokenizedPrompts(tokenizer), _tasks(one.run)
-    return [_row(one, dict(row), prompts, tokenizer, tasks) for row in split.select(picked).to_list()]
+    prompts, tasks = TokenizedPrompts(tokenizer), pl.scan_parquet(path) if path.is_file() else None
+    return [_row(one, dict(row), prompts, tasks) for row in split.select(picked).to_list()]
 
 
-def _tasks(run: Path) -> Any:
-    """The run's tasks as Polars reads them, nothing in memory yet; None where they are gone."""
-    import polars as pl
-
-    path = run / "tasks.parquet"
-    return pl.scan_parquet(path) if path.is_file() else None
-
-
-def _row(one: Trained, raw: dict[str, Any], prompts: TokenizedPrompts, tokenizer: Any, tasks: Any) -> dict[str, Any]:
+def _row(one: Trained, raw: dict[str, Any], prompts: TokenizedPrompts, tasks: pl.LazyFrame | None) -> dict[str, Any]:
     text = "".join(message["content"] for message in raw["completion"])
     end = one.record["dataset"]["end_token"]
     row = TokenizedRow(raw["candidate_id"], prompts.tokens(raw["prompt"]), [*prompts.after(raw["prompt"], text), end])
@@ -128,16 +123,14 @@ def _row(one: Trained, raw: dict[str, Any], prompts: TokenizedPrompts, tokenizer
         "candidate_id": row.row_id,
         "tokens": len(row),
         "trained": len(row.completion),
-        "masked": tokenizer.decode(row.prompt),
-        "completion": tokenizer.decode(row.completion),
+        "masked": prompts.tokenizer.decode(row.prompt),
+        "completion": prompts.tokenizer.decode(row.completion),
         "generation_prompt": _sampled_under(one, raw, tasks),
         "training_prompt": raw["prompt"],
     }
 
 
-def _sampled_under(one: Trained, raw: Mapping[str, Any], tasks: Any) -> Messages | None:
-    import polars as pl
-
+def _sampled_under(one: Trained, raw: Mapping[str, Any], tasks: pl.LazyFrame | None) -> Messages | None:
     if tasks is None:
         return None
     found = tasks.filter(pl.col("task_id") == raw["task_id"]).collect().to_dicts()

@@ -13,8 +13,9 @@ import orjson
 
 from recontext_data.core.chat_template import encode_prompt, render_prompt
 from recontext_data.core.errors import DataError, InputError
-from recontext_data.core.records import uniform
+from recontext_data.core.records import Messages, uniform
 from recontext_data.store.files import file_digest
+from recontext_data.training.libraries import Tokenizer
 
 COLUMNS = ("prompt", "completion")
 IGNORED = -100
@@ -80,7 +81,7 @@ def dataset_fingerprint(folder: Path) -> dict[str, str]:
     return {file.relative_to(folder).as_posix(): file_digest(file) for file in files}
 
 
-def end_token(tokenizer: Any, *, ends: Collection[int]) -> int:
+def end_token(tokenizer: Tokenizer, *, ends: Collection[int]) -> int:
     """The token that the chat template ends a turn with, which must be one that ends a completion when sampled.
 
     Raises:
@@ -101,7 +102,7 @@ def end_token(tokenizer: Any, *, ends: Collection[int]) -> int:
     )
 
 
-def encode_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], *, end: int) -> tuple[list[TokenizedRow], list[str]]:
+def encode_rows(tokenizer: Tokenizer, rows: Sequence[Mapping[str, Any]], *, end: int) -> tuple[list[TokenizedRow], list[str]]:
     """The rows in tokens, and why others were left out."""
     kept: list[TokenizedRow] = []
     drops: list[str] = []
@@ -121,28 +122,28 @@ def encode_rows(tokenizer: Any, rows: Sequence[Mapping[str, Any]], *, end: int) 
 class TokenizedPrompts:
     """Prompts in tokens; each is rendered once however many completions it has."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
         self._known: dict[bytes, tuple[str, list[int]]] = {}
 
-    def tokens(self, messages: Any) -> list[int]:
+    def tokens(self, messages: Messages) -> list[int]:
         """The prompt as sampling encodes it."""
         return self._both(messages)[1]
 
-    def after(self, messages: Any, content: str) -> list[int]:
+    def after(self, messages: Messages, content: str) -> list[int]:
         """The tokens of a completion as they stand after its prompt."""
         text, prompt = self._both(messages)
-        whole = list(self._tokenizer.encode(text + content, add_special_tokens=False))
+        whole = list(self.tokenizer.encode(text + content, add_special_tokens=False))
         if whole[: len(prompt)] == prompt:
             return whole[len(prompt) :]
         # The text merges across the boundary; sampling begins after the prompt's own tokens, and so does training.
-        return list(self._tokenizer.encode(content, add_special_tokens=False))
+        return list(self.tokenizer.encode(content, add_special_tokens=False))
 
-    def _both(self, messages: Any) -> tuple[str, list[int]]:
+    def _both(self, messages: Messages) -> tuple[str, list[int]]:
         key = orjson.dumps(messages)
         if key not in self._known:
-            text = render_prompt(self._tokenizer, messages=messages)
-            self._known[key] = (text, encode_prompt(self._tokenizer, messages=messages))
+            text = render_prompt(self.tokenizer, messages=messages)
+            self._known[key] = (text, encode_prompt(self.tokenizer, messages=messages))
         return self._known[key]
 
 

@@ -18,7 +18,7 @@ from recontext_data.training import adapters, checkpoints, checks
 from recontext_data.training.arguments import is_main, micro_batch, num_processes
 from recontext_data.training.base import ONE_THREAD, load_for_training
 from recontext_data.training.card import model_card
-from recontext_data.training.libraries import quiet, versions
+from recontext_data.training.libraries import Tensor, Trainer, quiet, versions
 from recontext_data.training.models import FORMAT, RECORD, is_finished, trained_model
 from recontext_data.training.preparing import Data, TrainingJob, check_before, dataset_facts, make_trainer, read_data
 from recontext_data.training.rows import TokenizedRow
@@ -84,11 +84,13 @@ class _Run:
         self._since = time.perf_counter()
 
     def run(self, *, show: bool) -> dict[str, Any]:
+        import torch
+
         job = self.job
         tokenizer = job.base.tokenizer()
         model = load_for_training(job.base, job.config)
         if not next(model.parameters()).is_cuda and model.num_parameters() <= ONE_THREAD:
-            _one_thread()
+            torch.set_num_threads(1)
         self._lap("load")
         data = read_data(job, model, tokenizer)
         self._say_dropped(data)
@@ -101,9 +103,9 @@ class _Run:
         resumed_from = None if resume is None else checkpoints.finished_step(resume)
         trainer, trained_rows = make_trainer(job, model, tokenizer, data=data, work=work)
         share = check_before(job, trainer, tokenizer, data=data, rows=trained_rows)
-        facts: dict[str, Any] = {
-            "parameters": {"trainable": checks.trainable_parameters(trainer.model), "all": _num_parameters(trainer.model)}
-        }
+        num_parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+        trainable = checks.trainable_parameters(trainer.model)
+        facts: dict[str, Any] = {"parameters": {"trainable": trainable, "all": num_parameters}}
         before = checks.probe_logits(trainer.model, data.train) if _whole(trainer) else None
         losses_before = trainer.evaluate()["eval_loss"] if data.validation else None
         self._lap("checks")
@@ -115,14 +117,9 @@ class _Run:
         if losses_before is not None:
             facts["validation_loss"] = {"before": losses_before, "after": trainer.evaluate()["eval_loss"]}
         if job.config.kl is not None:
-            facts["kl"] = {
-                "rows": len(trainer.kl.rows),
-                "after": trainer.kl.measure(trainer.model, size=micro_batch(job.config)),
-            }
-        facts |= {
-            "resumed_from": resumed_from,
-            "dataset": dataset_facts(job, data, share),
-        }
+            divergence = trainer.kl.measure(trainer.model, size=micro_batch(job.config))
+            facts["kl"] = {"rows": len(trainer.kl.rows), "after": divergence}
+        facts |= {"resumed_from": resumed_from, "dataset": dataset_facts(job, data, share)}
         return self._finish(trainer, facts, rows=data.train, after=after)
 
     def _lap(self, name: str) -> None:
@@ -138,7 +135,7 @@ class _Run:
                 "select.drop_truncated=true leaves them out"
             )
 
-    def _fit(self, trainer: Any, *, resume: Path | None) -> None:
+    def _fit(self, trainer: Trainer, *, resume: Path | None) -> None:
         """Trains; the model's own settings stay as they were."""
         cached = getattr(trainer.model.config, "use_cache", None)
         name = f"{self.job.arm} seed {self.job.seed}"
@@ -150,7 +147,9 @@ class _Run:
         if cached is not None:
             trainer.model.config.use_cache = cached
 
-    def _finish(self, trainer: Any, facts: dict[str, Any], *, rows: Sequence[TokenizedRow], after: Any) -> dict[str, Any]:
+    def _finish(
+        self, trainer: Trainer, facts: dict[str, Any], *, rows: Sequence[TokenizedRow], after: list[Tensor] | None
+    ) -> dict[str, Any]:
         """Saves, reads back, and names the folder last."""
         job = self.job
         staging = job.target.with_name(f".{job.target.name}.tmp")
@@ -184,13 +183,7 @@ class _Run:
         checkpoints.remove(checkpoints.work_folder(self.job.target))
 
 
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _facts(job: TrainingJob, trainer: Any) -> dict[str, Any]:
+def _facts(job: TrainingJob, trainer: Trainer) -> dict[str, Any]:
     history = trainer.state.log_history
     return {
         "recipe": job.recipe,
@@ -222,13 +215,9 @@ def _tidy(job: TrainingJob, staging: Path) -> None:
         adapters.bind(staging, base=job.base)
 
 
-def _whole(trainer: Any) -> bool:
+def _whole(trainer: Trainer) -> bool:
     """Whether this process holds the whole model, so that a single row can be run through it."""
     return not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
-
-
-def _num_parameters(model: Any) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _resume(work: Path, request: Mapping[str, Any]) -> Path | None:

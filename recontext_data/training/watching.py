@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from recontext_data.core.errors import PolicyError
 from recontext_data.reports.arm_parts import pair
 from recontext_data.reports.text import visible
+from recontext_data.training.libraries import Tokenizer
 from recontext_data.training.rows import TokenizedRow
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback, TrainerState
+
     from recontext_data.reports.progress import StageTracker
     from recontext_data.reports.screen import Screen
 
@@ -19,7 +22,7 @@ TAIL = 160
 """Characters of a prompt's end, and of a completion, that the preview shows."""
 
 
-def preview(tokenizer: Any, rows: Sequence[TokenizedRow], *, arm: str) -> None:
+def preview(tokenizer: Tokenizer, rows: Sequence[TokenizedRow], *, arm: str) -> None:
     """Shows on stderr which tokens of three rows loss falls on: decoded from the tokens, not from the text."""
     from rich.text import Text
 
@@ -51,20 +54,22 @@ def _plain(text: str) -> str:
     )
 
 
-def progress_callback(tracker: "StageTracker") -> Any:
+def progress_callback(tracker: "StageTracker") -> "TrainerCallback":
     """A trainer's callback that counts steps and ends a training whose loss is not a number."""
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        def on_train_begin(self, args: object, state: "TrainerState", control: object, **kwargs: object) -> None:
             tracker.total = state.max_steps
             if state.global_step:
                 tracker.advance(state.global_step)
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        def on_step_end(self, args: object, state: "TrainerState", control: object, **kwargs: object) -> None:
             tracker.advance()
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        def on_log(
+            self, args: object, state: "TrainerState", control: object, logs: dict[str, float] | None = None, **kwargs: object
+        ) -> None:
             loss = (logs or {}).get("loss")
             if loss is not None and not math.isfinite(loss):
                 raise PolicyError(f"the loss is {loss} at step {state.global_step}; lower training.learning_rate")
