@@ -24,7 +24,7 @@ LIMITS = {
     "upward imports": 0,
     "rooms in an import knot": 0,
     "repeated public class names": 0,
-    "uses of Any": 990,  # on the way to 300
+    "uses of Any": 885,  # on the way to 300
     "lines of source": 41_350,  # on the way to 37,000
     "lines of the longest module": 400,
     "lines of the longest function": 50,
